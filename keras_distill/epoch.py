@@ -10,6 +10,7 @@ training that was killed goes on with exactly the data that it would have seen:
 """
 
 import functools
+import math
 
 import keras
 
@@ -17,14 +18,63 @@ import keras
 @functools.cache
 def variable():
     """Return the process-wide `tf.Variable` (int64, scalar, on the CPU) that holds the epoch's number."""
+    return _on_cpu("epoch")
+
+
+def _on_cpu(name: str):
     import tensorflow as tf
 
     with tf.init_scope(), tf.device("CPU:0"):
-        return tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
+        return tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
 
 
 class SetEpoch(keras.callbacks.Callback):
     """Sets `variable()` at the start of each epoch, before the first batch is drawn."""
 
     def on_epoch_begin(self, epoch, logs=None):
+        """Called by `fit`."""
         variable().assign(epoch)
+
+
+class Shuffled:
+    """Arrays as a `tf.data.Dataset` whose order is a function of (seed, epoch).
+
+    Args:
+        arrays: a nested structure of arrays with one first dimension, as `fit` takes them.
+        batch_size: examples in a batch; the last batch may be smaller.
+
+    Attributes:
+        dataset: the batches, in the same structure.
+        seed: an int64 `tf.Variable`; the order of an epoch follows from it when the epoch starts.
+    """
+
+    def __init__(self, arrays, batch_size: int):
+        import tensorflow as tf
+
+        arrays = keras.tree.map_structure(tf.convert_to_tensor, arrays)
+        count = len(keras.tree.flatten(arrays)[0])
+        self.seed = _on_cpu("order_seed")
+
+        def order(_):
+            seed = tf.stack([self.seed, variable()])
+            return tf.random.experimental.stateless_shuffle(tf.range(count), seed=seed)
+
+        def gather(chosen):
+            return keras.tree.map_structure(lambda array: tf.gather(array, chosen), arrays)
+
+        epochs = tf.data.Dataset.range(1).map(order)
+        batches = epochs.flat_map(lambda o: tf.data.Dataset.from_tensor_slices(o).batch(batch_size))
+        batches = batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        length = tf.data.experimental.assert_cardinality(math.ceil(count / batch_size))
+        self.dataset = batches.apply(length).prefetch(tf.data.AUTOTUNE)
+
+
+def are_arrays(data) -> bool:
+    """Whether `data` is a nested structure of arrays or tensors (and no data set, frame or generator)."""
+    import numpy as np
+    import tensorflow as tf
+
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    return bool(leaves) and all(
+        isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) > 0 for leaf in leaves
+    )

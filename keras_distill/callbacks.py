@@ -1,0 +1,26 @@
+"""Callbacks for distillation.
+
+distiller.fit(x, y, callbacks=[kd.callbacks.StudentCheckpoint("best.keras", monitor="val_accuracy")])
+"""
+
+import keras
+
+
+class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
+    """`keras.callbacks.ModelCheckpoint` for the plain student: it writes no distiller and no teacher.
+
+    Args: as `keras.callbacks.ModelCheckpoint`.
+    """
+
+    def set_model(self, model):
+        """Called by `fit`.
+
+        Raises:
+            ValueError: the model that is fitted has no `student`.
+        """
+        if not isinstance(getattr(model, "student", None), keras.Model):
+            raise ValueError(
+                f"StudentCheckpoint is for a Distiller, got {type(model).__name__}: use "
+                "keras.callbacks.ModelCheckpoint."
+            )
+        super().set_model(model.student)

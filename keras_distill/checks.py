@@ -1,0 +1,113 @@
+"""What `Distiller` refuses when it is made, each with a sentence that says what to do."""
+
+import math
+import warnings
+
+import keras
+
+
+def share(student_loss_weight) -> float:
+    """Return `student_loss_weight` if it is a number from 0 to 1."""
+    if not _is_number(student_loss_weight):
+        raise ValueError(f"student_loss_weight must be a number, got {type(student_loss_weight)}")
+    if not 0.0 <= student_loss_weight <= 1.0:
+        raise ValueError(
+            f"student_loss_weight must be between 0.0 and 1.0, got {student_loss_weight}"
+        )
+    return student_loss_weight
+
+
+def loss_weights(weights, count: int) -> list[float]:
+    """Return `weights` if they are `count` finite numbers of at least 0; ones for None."""
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise ValueError(
+            f"Number of distillation_loss_weights ({len(weights)}) must match number of "
+            f"distillation_losses ({count})"
+        )
+    for weight in weights:
+        if not _is_number(weight) or not math.isfinite(weight) or weight < 0:
+            raise ValueError(
+                f"distillation_loss_weights must be finite numbers of at least 0, got {weight!r}."
+            )
+    return list(weights)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def no_shared_weights(teacher: keras.Model, student: keras.Model) -> None:
+    """Refuse a student that is made of the teacher's own layers."""
+    shared = {id(weight) for weight in teacher.weights} & {id(weight) for weight in student.weights}
+    if shared:
+        raise ValueError(
+            f"Teacher and student share {len(shared)} weights, so training the student would change the "
+            "teacher: make the student of copies (keras.models.clone_model, then set_weights)."
+        )
+
+
+def same_inputs(teacher: keras.Model, student: keras.Model) -> None:
+    """Refuse networks that cannot take one batch."""
+    pairs = _pairs(getattr(teacher, "inputs", None), getattr(student, "inputs", None))
+    if pairs is None:
+        raise ValueError(
+            f"Teacher takes {len(teacher.inputs)} inputs and student {len(student.inputs)}: pass "
+            "teacher_inputs= or student_inputs=, a callable or a key into the batch."
+        )
+    for first, second in pairs:
+        if not _compatible(first.shape, second.shape):
+            raise ValueError(
+                f"Teacher and student input shapes are incompatible. Teacher: {first.shape}, Student: "
+                f"{second.shape}. Pass teacher_inputs= or student_inputs=, a callable (for instance "
+                "keras.layers.Resizing) or a key into the batch."
+            )
+        kinds = {keras.backend.is_float_dtype(tensor.dtype) for tensor in (first, second)}
+        if first.dtype != second.dtype and kinds != {True}:
+            raise ValueError(
+                f"Teacher and student input dtypes must match. Teacher: {first.dtype}, Student: "
+                f"{second.dtype}. Pass teacher_inputs= or student_inputs= to convert."
+            )
+
+
+def same_outputs(teacher: keras.Model, student: keras.Model) -> None:
+    """Refuse different outputs, for a loss of Keras's that compares them as they are."""
+    pairs = _pairs(getattr(teacher, "outputs", None), getattr(student, "outputs", None))
+    if pairs is None:
+        raise ValueError(
+            f"Teacher has {len(teacher.outputs)} outputs and student {len(student.outputs)}."
+        )
+    for first, second in pairs:
+        if not _compatible(first.shape, second.shape):
+            raise ValueError(
+                f"Teacher and student output shapes are incompatible. Teacher: {first.shape}, Student: "
+                f"{second.shape}. All dimensions must match."
+            )
+
+
+def _pairs(first, second):
+    """Pairs of symbolic tensors; [] where a model does not show them, None where the numbers differ."""
+    if not first or not second:
+        return []
+    return list(zip(first, second, strict=True)) if len(first) == len(second) else None
+
+
+def _compatible(first, second) -> bool:
+    return len(first) == len(second) and all(
+        a is None or b is None or a == b for a, b in zip(first, second, strict=True)
+    )
+
+
+def warn_unconfigured(loss) -> None:
+    """Warn of Keras's `LogitsDistillation("kl_divergence")`, which computes no KL divergence."""
+    if isinstance(loss, keras.distillation.LogitsDistillation) and any(
+        inner is keras.losses.kl_divergence for inner in keras.tree.flatten(loss.loss)
+    ):
+        warnings.warn(
+            "LogitsDistillation(loss='kl_divergence') computes Σ t·log(t/s) of the raw outputs t and s "
+            f"divided by {loss.temperature} and clipped to 1e-7..1: no softmax is applied, nor T². Use "
+            f"keras_distill.losses.SoftTargets({loss.temperature}), or LogitsDistillation("
+            f"{loss.temperature}, loss=keras.losses.KLDivergence()) on networks that end in logits.",
+            stacklevel=4,
+        )

@@ -1,0 +1,410 @@
+"""Distiller: a student learns from a frozen teacher's answers and from the hard labels, with `fit`.
+
+distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(temperature=4.0), student_loss_weight=0.1)
+distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+distiller.fit(x, y, epochs=30, validation_data=(x_val, y_val))
+distiller.student.save("student.keras")         # a plain Keras model
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_distill import checks, hard_loss, losses, soft_loss, train_step
+from keras_distill.losses.base import snake_case
+from keras_distill.losses.response import LogitLoss
+from keras_distill.network import Answer, Network
+from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
+from keras_distill.training import DistillationModel
+
+
+@dataclasses.dataclass
+class _Compiled:
+    """The arguments of `compile`, as given; not a dict, which Keras would search for metrics."""
+
+    arguments: dict[str, Any]
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class Distiller(DistillationModel):
+    """Trains a student on a teacher's answers and on the hard labels; a superset of Keras's Distiller.
+
+    The loss in training is `s·student_loss + (1 − s)·Σ wᵢ·lossᵢ + regularisation of the student`, where s is
+    `student_loss_weight`. `evaluate` and `predict` run the student alone. Teacher and student each run once
+    in a step, whatever the number of losses.
+
+    Args:
+        teacher: a trained `keras.Model` (it is frozen), or one of `keras_distill.teachers`.
+        student: the `keras.Model` to train.
+        distillation_losses: one of `keras_distill.losses` (or `keras.distillation`), its name, or a list.
+        distillation_loss_weights: the wᵢ, each ≥ 0; None for 1. 1000 is usual for some losses, see
+            `losses.mix`.
+        student_loss_weight: s, from 0 (no labels needed) to 1 (the teacher is not asked).
+        teacher_inputs: None, a key into the batch, or a callable from the batch to the teacher's inputs.
+        student_inputs: the same for the student.
+        teacher_activation: what the teacher's outputs are: "linear" (logits), "softmax", "sigmoid", or "auto"
+            to look at its last layer; for several outputs also a structure of these.
+        student_activation: the same for the student.
+        name: the model's name.
+        **kwargs: as for `keras.Model`.
+
+    Attributes:
+        teacher, student: as given; `student` is a plain Keras model, nothing of the teacher in it.
+
+    Raises:
+        ValueError: an argument that cannot be meant; the sentence says what to pass.
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        distillation_losses,
+        distillation_loss_weights=None,
+        student_loss_weight=0.5,
+        teacher_inputs=None,
+        student_inputs=None,
+        teacher_activation="auto",
+        student_activation="auto",
+        name="distiller",
+        **kwargs,
+    ):
+        if not isinstance(student, keras.Model):
+            raise ValueError(f"Student must be a keras.Model, got {type(student)}")
+        # The student's policy: with mixed_float16, `compile` then scales the loss.
+        kwargs.setdefault("dtype", student.dtype_policy)
+        super().__init__(name=name, autocast=False, **kwargs)
+        self.student_loss_weight = checks.share(student_loss_weight)
+        if distillation_losses is None:
+            raise ValueError(
+                "'distillation_losses' cannot be `None`. Provide a loss (e.g. keras_distill.losses."
+                "SoftTargets()), its name, or a list of losses."
+            )
+        if not isinstance(distillation_losses, list | tuple):
+            distillation_losses = [distillation_losses]
+            if distillation_loss_weights is not None and not isinstance(
+                distillation_loss_weights, list | tuple
+            ):
+                distillation_loss_weights = [distillation_loss_weights]
+        self.distillation_losses = [losses.get(loss) for loss in distillation_losses]
+        self.distillation_loss_weights = checks.loss_weights(
+            distillation_loss_weights, len(self.distillation_losses)
+        )
+        # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
+        self._teacher: Teacher = as_teacher(
+            teacher, teacher_inputs, teacher_activation, self._layers_of("teacher_layer_name")
+        )
+        self.student = student
+        self._network = Network(
+            student, student_inputs, student_activation, self._layers_of("student_layer_name")
+        )
+        self._check_models()
+        self._hard_loss: Any = None
+        self._checked = False
+
+        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
+        self.distillation_loss_trackers = [
+            keras.metrics.Mean(name=unique) for unique in _names(self.distillation_losses)
+        ]
+        self.built = student.built
+
+    # What it is made of
+
+    @property
+    def teacher(self):
+        """The teacher as it was given."""
+        return self._teacher.model if isinstance(self._teacher, ModelTeacher) else self._teacher
+
+    @property
+    def output_names(self):
+        """The student's, for `compile` and the names of metrics."""
+        return getattr(self.student, "output_names", None)
+
+    @property
+    def losses(self):
+        """Always empty: `mix` adds the student's regularisation itself, outside the weights of the sum."""
+        return []
+
+    def __dir__(self):
+        # Keras saves whatever it finds by `dir`; the teacher belongs to `save_assets` alone.
+        return [name for name in super().__dir__() if name != "teacher"]
+
+    def _layers_of(self, attribute: str) -> list[str]:
+        names = (getattr(loss, attribute, None) for loss in self.distillation_losses)
+        return [name for name in keras.tree.flatten(list(names)) if name is not None]
+
+    def _check_models(self) -> None:
+        for loss in self.distillation_losses:
+            checks.warn_unconfigured(loss)
+        if not isinstance(self._teacher, ModelTeacher):
+            return
+        teacher = self._teacher.model
+        checks.no_shared_weights(teacher, self.student)
+        if self._teacher.network.inputs is None and self._network.inputs is None:
+            checks.same_inputs(teacher, self.student)
+        for loss in self.distillation_losses:
+            loss.validate_model_compatibility(teacher, self.student)
+            of_keras = not isinstance(loss, losses.DistillationLoss)
+            if of_keras and getattr(loss, "teacher_layer_name", None) is None:
+                checks.same_outputs(teacher, self.student)
+
+    # Compile
+
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        metrics=None,
+        loss_weights=None,
+        weighted_metrics=None,
+        jit_compile="auto",
+        **kwargs,
+    ):
+        """Configure the training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: for the student (and the losses that have weights).
+            loss: the hard loss. A string gets the student's `from_logits`; a loss object is used as given.
+                None is allowed with `student_loss_weight=0`.
+            metrics: computed on the student's outputs as they are; for several outputs as in Keras.
+            jit_compile: as in Keras; off for a teacher that is a Python function.
+            **kwargs: as for `keras.Model.compile`.
+
+        Raises:
+            ValueError: no loss although the hard labels count, or metrics that are no list.
+        """
+        if loss is None and self.student_loss_weight > 0:
+            raise ValueError(
+                f"'loss' cannot be `None` with student_loss_weight={self.student_loss_weight}: give the "
+                "loss on the hard labels, or student_loss_weight=0."
+            )
+        for given in (metrics, weighted_metrics):
+            per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
+            if given is not None and not isinstance(given, list | tuple) and not per_output:
+                raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
+        if jit_compile and not self._teacher.compilable:
+            if jit_compile is True:
+                warnings.warn(
+                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python, outside XLA.",
+                    stacklevel=2,
+                )
+            jit_compile = False
+        self._compiled = _Compiled(
+            dict(
+                optimizer=optimizer,
+                loss=loss,
+                metrics=metrics,
+                loss_weights=loss_weights,
+                weighted_metrics=weighted_metrics,
+                jit_compile=jit_compile,
+                **kwargs,
+            )
+        )
+        self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
+        super().compile(
+            optimizer=optimizer,
+            loss=self._hard_loss,
+            metrics=metrics,
+            loss_weights=loss_weights,
+            weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile,
+            **kwargs,
+        )
+
+    def _shown_activations(self):
+        kinds = [head.activation if head.known else None for head in self._network.heads]
+        if len(kinds) == 1:
+            return kinds[0]
+        structure = (
+            self.student.output_shape if isinstance(self.student.output_shape, dict) else kinds
+        )
+        return dict(zip(structure, kinds, strict=True)) if isinstance(structure, dict) else kinds
+
+    def get_compile_config(self):
+        """Return the arguments of `compile`, serialised."""
+        if not self.compiled:
+            return {}
+        return {
+            name: keras.saving.serialize_keras_object(value)
+            for name, value in self._compiled.arguments.items()
+        }
+
+    def compile_from_config(self, config):
+        """Compile with what `get_compile_config` returned."""
+        self.compile(
+            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+        )
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    # The step
+
+    def call(self, inputs, training=None, **kwargs):
+        """Return the student's outputs."""
+        return self.student(self._network.select(inputs), training=training, **kwargs)
+
+    def targets(self, x) -> Answer | None:
+        """Return the teacher's answer, or None where it does not count."""
+        return self._teacher.targets(x) if self.student_loss_weight < 1 else None
+
+    def forward(self, x, training: bool) -> Answer:
+        """Run the student once, inner layers included."""
+        return self._network(x, training=training)
+
+    def after_step(self) -> None:
+        """Let a teacher follow that follows the student."""
+        self._teacher.update()
+
+    def mix(self, x, y, sample_weight, answer: Answer, targets: Answer | None):
+        """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
+        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+        student_loss = self._student_loss(y, answer.outputs, sample_weight)
+        distillation_loss = 0.0
+        if targets is not None:
+            for loss, weight, tracker in zip(
+                self.distillation_losses,
+                self.distillation_loss_weights,
+                self.distillation_loss_trackers,
+                strict=True,
+            ):
+                value = soft_loss.value(
+                    loss, targets, answer, y, sample_weight, self.output_names, self._hard_loss
+                )
+                tracker.update_state(value, sample_weight=rows)
+                distillation_loss = distillation_loss + weight * value
+        share = self.student_loss_weight
+        total = (1.0 - share) * distillation_loss + self._regularization()
+        if share > 0:  # not 0·NaN, where labels of −1 mean that there is none
+            total = total + share * student_loss
+        self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
+        self._note_totals(total, student_loss, rows)
+        if self.compiled:
+            self.metrics[0].update_state(total, sample_weight=rows)  # Keras's own "loss"
+        return total / train_step.replicas()
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the loss of a batch: the whole sum in training, else the student's and its regularisation.
+
+        `fit` does not pass here in training. Args: as `keras.Model.compute_loss`; `y_pred` may be left out.
+        """
+        if training:
+            inner = bool(self._network.layer_names)
+            answer = (
+                self.forward(x, training=True)
+                if y_pred is None or inner
+                else self._network.read(y_pred)
+            )
+            return self.mix(x, y, sample_weight, answer, self.targets(x))
+        if y_pred is None:
+            y_pred = self(x, training=False)
+        student_loss = self._student_loss(y, y_pred, sample_weight)
+        total = student_loss + self._regularization()
+        rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        self._note_totals(total, student_loss, rows)
+        return total / train_step.replicas()
+
+    def test_step(self, data):
+        """Evaluate the student alone."""
+        logs = super().test_step(data)
+        soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
+        return {name: value for name, value in logs.items() if name not in soft}
+
+    def check_batch(self, x) -> None:
+        """Refuse networks that do not show their last layer and answer with what looks like probabilities."""
+        if self._checked or x is None:
+            return
+        if self.student_loss_weight < 1 and any(
+            isinstance(loss, LogitLoss) for loss in self.distillation_losses
+        ):
+            self._teacher.check_looks(x)
+            if not all(head.known for head in self._network.heads):
+                self._network.check_looks(self.student(self._network.select(x), training=False))
+        self._checked = True
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """As `keras.Model.train_on_batch`."""
+        self.check_batch(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    # The parts of the sum
+
+    def _student_loss(self, y, outputs, sample_weight):
+        """The hard loss, without regularisation, of the examples on this device."""
+        if self._hard_loss is None:
+            return 0.0
+        if y is None:
+            if self.student_loss_weight > 0:
+                raise ValueError(
+                    f"student_loss_weight={self.student_loss_weight} needs labels, and the data has none: "
+                    "give (x, y), or student_loss_weight=0."
+                )
+            return 0.0
+        # `losses` is empty, so this is the hard loss alone; Keras has divided it by the replicas.
+        loss = super().compute_loss(y=y, y_pred=outputs, sample_weight=sample_weight)
+        return loss * train_step.replicas()
+
+    def _regularization(self):
+        """The student's regularisation and added losses, and those of losses that are layers."""
+        layers = [self.student, *self.distillation_losses]
+        terms = [term for layer in layers for term in getattr(layer, "losses", [])]
+        return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
+
+    def _note_totals(self, total, student_loss, rows) -> None:
+        self.total_loss_tracker.update_state(total, sample_weight=rows)
+        self.student_loss_tracker.update_state(student_loss, sample_weight=rows)
+
+    # Saving
+
+    def get_config(self):
+        """Return the arguments of the constructor, serialised; weights are saved beside it."""
+        network = self._network
+        model = isinstance(self._teacher, ModelTeacher)
+        teacher = self._teacher.network if isinstance(self._teacher, ModelTeacher) else None
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "teacher": serialize(self._teacher.model if model else self._teacher),
+            "student": serialize(self.student),
+            "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
+            "distillation_loss_weights": list(self.distillation_loss_weights),
+            "student_loss_weight": self.student_loss_weight,
+            "teacher_inputs": serialize(teacher.inputs) if teacher else None,
+            "student_inputs": serialize(network.inputs),
+            "teacher_activation": teacher.activation if teacher else "auto",
+            "student_activation": network.activation,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the distiller that `get_config` describes."""
+        config = dict(config)
+        deserialize = keras.saving.deserialize_keras_object
+        for key in ("teacher", "student", "teacher_inputs", "student_inputs"):
+            config[key] = deserialize(config[key])
+        config["distillation_losses"] = [
+            deserialize(loss) for loss in config["distillation_losses"]
+        ]
+        return cls(**config)
+
+    def save_assets(self, dir_path):
+        """Write the teacher's weights into the file that `save` makes."""
+        self._teacher.save_assets(str(dir_path))
+
+    def load_assets(self, dir_path):
+        """Read what `save_assets` wrote."""
+        self._teacher.load_assets(str(dir_path))
+
+
+def _names(distillation_losses) -> list[str]:
+    """One name for each loss; a second `soft_targets` becomes `soft_targets_1`."""
+    names: list[str] = []
+    for loss in distillation_losses:
+        base = getattr(loss, "name", None) or snake_case(type(loss).__name__)
+        same = [name for name in names if name == base or name.rpartition("_")[0] == base]
+        names.append(f"{base}_{len(same)}" if same else base)
+    return names

@@ -1,0 +1,80 @@
+"""The hard loss: what `compile(loss=...)` means for a student whose last layer is known.
+
+A string gets the student's `from_logits`: "sparse_categorical_crossentropy" on a network that ends in a
+softmax expects probabilities, on one that ends in logits it expects logits. A loss object is used as given.
+"""
+
+import warnings
+
+import keras
+
+_LOSSES = keras.losses
+_CROSSENTROPIES = {
+    _LOSSES.sparse_categorical_crossentropy: _LOSSES.SparseCategoricalCrossentropy,
+    _LOSSES.categorical_crossentropy: _LOSSES.CategoricalCrossentropy,
+    _LOSSES.categorical_focal_crossentropy: _LOSSES.CategoricalFocalCrossentropy,
+    _LOSSES.binary_crossentropy: _LOSSES.BinaryCrossentropy,
+    _LOSSES.binary_focal_crossentropy: _LOSSES.BinaryFocalCrossentropy,
+}
+_BINARY = (_LOSSES.BinaryCrossentropy, _LOSSES.BinaryFocalCrossentropy)
+
+
+def resolve(loss, activations):
+    """Return `loss` with every string made a loss object that fits the student.
+
+    Args:
+        loss: as for `keras.Model.compile`: a string, object, function or a structure of them.
+        activations: the student's outputs: a structure of `"linear"`, `"softmax"`, `"sigmoid"`; None where
+            the model does not show its last layer.
+
+    Raises:
+        ValueError: a string that names no loss.
+    """
+    if loss is None:
+        return None
+    kinds = keras.tree.flatten(activations)
+    losses = keras.tree.flatten(loss)
+    if len(losses) == 1 and len(kinds) > 1:
+        if len(set(kinds)) == 1:
+            return _resolve(loss, kinds[0])
+        return keras.tree.map_structure(lambda kind: _resolve(losses[0], kind), activations)
+    if len(kinds) == 1:
+        kinds = kinds * len(losses)
+    if len(kinds) != len(losses):
+        return loss  # Keras says what does not match
+    if isinstance(loss, dict) and isinstance(activations, dict):
+        return {name: _resolve(loss[name], activations.get(name)) for name in loss}
+    resolved = [_resolve(one, kind) for one, kind in zip(losses, kinds, strict=True)]
+    return keras.tree.pack_sequence_as(loss, resolved)
+
+
+def _resolve(loss, activation: str | None):
+    logits = activation in ("linear", None)
+    if isinstance(loss, str):
+        found = keras.losses.get(loss)
+        crossentropy = _CROSSENTROPIES.get(found)
+        return found if crossentropy is None else crossentropy(from_logits=logits)
+    expects = None
+    if isinstance(loss, keras.losses.Loss):
+        expects = getattr(loss, "from_logits", None)
+        if expects is None:
+            expects = loss.get_config().get("from_logits")
+    elif loss in _CROSSENTROPIES:
+        expects = False
+    if activation is not None and expects is not None and bool(expects) != logits:
+        warnings.warn(
+            f"The loss {getattr(loss, 'name', loss)} expects {'logits' if expects else 'probabilities'} "
+            f"(from_logits={bool(expects)}), and the student ends in "
+            f"{'logits' if logits else 'a ' + activation}: pass from_logits={logits}, or the loss's name "
+            "as a string, which chooses by itself.",
+            stacklevel=4,
+        )
+    return loss
+
+
+def is_binary(loss) -> bool:
+    """Whether `loss` treats every output as a yes-or-no question of its own."""
+    return isinstance(loss, _BINARY) or loss in (
+        _LOSSES.binary_crossentropy,
+        _LOSSES.binary_focal_crossentropy,
+    )

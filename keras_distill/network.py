@@ -1,0 +1,138 @@
+"""A network as distillation sees it: one forward pass gives its outputs, their logits and its inner layers.
+
+student = Network(model, activation="auto", layer_names=["block_12_add"])
+answer = student(images, training=True)
+answer.outputs                  # what the model returns
+answer.logits                   # float32, in the same structure
+answer.inner["block_12_add"]    # what that layer returned
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_distill import activations
+from keras_distill.taps import Tap, find_layer, recording
+
+
+@dataclasses.dataclass
+class Answer:
+    """What a network says of one batch.
+
+    Attributes:
+        outputs: as the model returns them: a tensor, list or dict.
+        logits: the same structure in float32, before any softmax or sigmoid.
+        activations: the same structure of `"linear"`, `"softmax"` or `"sigmoid"`: how `outputs` were made.
+        inner: outputs of the tapped layers by name; a list where a layer was called more than once.
+    """
+
+    outputs: Any
+    logits: Any
+    activations: Any
+    inner: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Network:
+    """A `keras.Model` with what it takes to read it.
+
+    Args:
+        model: the model.
+        inputs: None (the whole batch), a key into it, or a callable from it to the model's inputs.
+        activation: `"auto"`, or what each output is, see `activations.declared`.
+        role: "teacher" or "student", for sentences.
+    """
+
+    def __init__(self, model, inputs=None, activation="auto", layer_names=(), role="student"):
+        self.model = model
+        self.inputs = inputs
+        self.activation = activation
+        self.role = role
+        self.layer_names = list(dict.fromkeys(layer_names))
+        self._taps = {name: Tap(find_layer(model, name)) for name in self.layer_names}
+        activations.declared(self.heads, activation, self._argument)  # a wrong word is told now
+
+    @property
+    def heads(self) -> list[activations.Head]:
+        """One `Head` for each output, as the model shows it and the user declares it."""
+        return activations.declared(activations.heads(self.model), self.activation, self._argument)
+
+    @property
+    def _argument(self) -> str:
+        return f"{self.role}_activation"
+
+    def select(self, x):
+        """Return this network's inputs out of the batch `x`."""
+        return select(x, self.inputs, f"{self.role}_inputs")
+
+    def __call__(self, x, training: bool) -> Answer:
+        """Run the model once on the batch `x`."""
+        heads = self.heads
+        taps = dict(self._taps)
+        taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
+        with recording(taps) as recorded:
+            outputs = self.model(self.select(x), training=training)
+        inner = {name: self._one(name, recorded[name]) for name in self.layer_names}
+        return self._answer(outputs, heads, recorded, inner)
+
+    def read(self, outputs) -> Answer:
+        """Return the `Answer` of outputs that were computed elsewhere, without inner layers."""
+        return self._answer(outputs, self.heads, {}, {})
+
+    def _one(self, name: str, values: list):
+        if not values:
+            raise ValueError(
+                f"Layer '{name}' of the {self.role} '{self.model.name}' was not called in this pass."
+            )
+        return values[0] if len(values) == 1 else values
+
+    def _answer(self, outputs, heads, recorded, inner) -> Answer:
+        flat = keras.tree.flatten(outputs)
+        if len(heads) == 1:
+            heads = heads * len(flat)
+        logits = []
+        for i, (output, head) in enumerate(zip(flat, heads, strict=True)):
+            passed = recorded.get(f"/{i}", [])
+            if len(passed) == 1 and len(passed[0].shape) == len(output.shape):
+                logits.append(activations.to_logits(passed[0], "linear"))
+            else:
+                logits.append(activations.to_logits(output, head.activation))
+        kinds = [head.activation for head in heads]
+        pack = keras.tree.pack_sequence_as
+        return Answer(outputs, pack(outputs, logits), pack(outputs, kinds), inner)
+
+    def check_looks(self, outputs) -> None:
+        """Refuse `outputs` of one batch that look like probabilities where logits are assumed.
+
+        Raises:
+            ValueError: with the argument to set.
+        """
+        heads = self.heads
+        flat = keras.tree.flatten(outputs)
+        if len(heads) == 1:
+            heads = heads * len(flat)
+        for output, head in zip(flat, heads, strict=True):
+            found = None if head.known else activations.look_like(output)
+            if found:
+                raise ValueError(
+                    f"The {self.role} does not show its last layer, so its outputs were taken for logits, "
+                    f"but one batch of them looks like probabilities ({found}). Pass "
+                    f"{self._argument}='{found}', or {self._argument}='linear' if they are logits."
+                )
+
+
+def select(x, inputs, argument: str):
+    """Return `x`, `inputs(x)` or `x[inputs]`.
+
+    Raises:
+        ValueError: `inputs` is a key that the batch does not have; the sentence names `argument`.
+    """
+    if inputs is None:
+        return x
+    if callable(inputs):
+        return inputs(x)
+    try:
+        return x[inputs]
+    except (KeyError, IndexError, TypeError) as error:
+        has = sorted(x) if isinstance(x, dict) else f"a {type(x).__name__}"
+        raise ValueError(f"{argument}={inputs!r} is not in the batch, which has {has}.") from error

@@ -1,0 +1,202 @@
+"""Who teaches: where the targets of a batch come from.
+
+A `keras.Model` is a teacher as it is. Anything else that can answer a batch becomes one here:
+
+    kd.Distiller(teacher=resnet, ...)                                   # a Keras model
+    kd.Distiller(teacher=kd.teachers.CallableTeacher(ask_service), ...)  # any function of NumPy arrays
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill import activations
+from keras_distill.network import Answer, Network, select
+from keras_distill.taps import find_layer, layer_paths
+from keras_distill.train_step import call_numpy
+
+
+class Teacher:
+    """What every teacher can do. Subclass it for a teacher of your own.
+
+    Attributes:
+        compilable: whether `targets` can be compiled into the training step by XLA.
+    """
+
+    compilable = True
+
+    def targets(self, x) -> Answer:
+        """Return what the teacher answers to the batch `x`; never called inside the gradient."""
+        raise NotImplementedError
+
+    def update(self) -> None:
+        """Called after each training step, for teachers that follow the student."""
+
+    def check_looks(self, x) -> None:
+        """Refuse answers to one batch that look like probabilities where logits are assumed."""
+
+    def save_assets(self, folder: str) -> None:
+        """Write what `get_config` does not hold into `folder`."""
+
+    def load_assets(self, folder: str) -> None:
+        """Read what `save_assets` wrote."""
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the teacher that `get_config` describes."""
+        return cls(**config)
+
+
+class ModelTeacher(Teacher):
+    """A trained Keras model that teaches; the Distiller makes one of the model that it is given.
+
+    It always runs with `training=False`, and none of its variables ever changes.
+
+    Args:
+        model: the trained `keras.Model`. Its `trainable` is set to False, as `keras.distillation` does.
+        inputs: a callable or a key into the batch, for a teacher that sees other inputs than the student.
+        activation: what its outputs are: `"auto"`, `"linear"` (logits), `"softmax"` or `"sigmoid"`.
+        layer_names: the inner layers whose outputs are wanted.
+    """
+
+    def __init__(self, model: keras.Model, inputs=None, activation="auto", layer_names=()):
+        self.model = model
+        self.network = Network(model, inputs, activation, layer_names, role="teacher")
+        model.trainable = False
+
+    def targets(self, x) -> Answer:
+        """Return the model's answer to the batch `x`."""
+        return self.network(x, training=False)
+
+    def check_looks(self, x) -> None:
+        """Look at one batch if the model does not show its last layer."""
+        if not all(head.known for head in self.network.heads):
+            self.network.check_looks(self.targets(x).outputs)
+
+    def save_assets(self, folder: str) -> None:
+        """Write the model's weights, and the files of layers that have some (vocabularies)."""
+        if self.model.built:
+            self.model.save_weights(os.path.join(folder, "teacher.weights.h5"))
+        for path, layer in _layers_with_files(self.model):
+            os.makedirs(os.path.join(folder, path))
+            layer.save_assets(os.path.join(folder, path))
+
+    def load_assets(self, folder: str) -> None:
+        """Read what `save_assets` wrote."""
+        for path, layer in _layers_with_files(self.model):
+            if os.path.isdir(os.path.join(folder, path)):
+                layer.load_assets(os.path.join(folder, path))
+        weights = os.path.join(folder, "teacher.weights.h5")
+        if os.path.exists(weights):
+            self.model.load_weights(weights)
+
+
+class CallableTeacher(Teacher):
+    """Any function from NumPy arrays to NumPy arrays: a model of another framework, a service, a rule.
+
+    It runs in Python once per training step, outside the compiled graph, so it suits small or remote
+    teachers; for a slow one, store its answers first.
+
+    Args:
+        function: takes the batch (an array, or a list or dict of them) and returns an array
+            `(batch, ..., classes)`.
+        output_shape: the shape of one example's answer, for instance `(10,)`.
+        activation: `"linear"` (logits, the default), `"softmax"` or `"sigmoid"`.
+        inputs: a callable or a key into the batch.
+    """
+
+    compilable = False
+
+    def __init__(
+        self, function: Callable, output_shape: tuple, activation: str = "linear", inputs=None
+    ):
+        if not callable(function):
+            raise ValueError(f"function must be callable, got {function!r}.")
+        if activation not in activations.ACTIVATIONS:
+            raise ValueError(
+                f"activation={activation!r} is not known: give 'linear', 'softmax' or 'sigmoid'."
+            )
+        self.function = function
+        self.output_shape = tuple(output_shape)
+        self.activation = activation
+        self.inputs = inputs
+
+    def targets(self, x) -> Answer:
+        """Return the function's answer to the batch `x`."""
+        outputs = call_numpy(
+            self._ask, select(x, self.inputs, "inputs"), (None, *self.output_shape)
+        )
+        logits = activations.to_logits(outputs, self.activation)
+        return Answer(outputs, logits, self.activation)
+
+    def _ask(self, x) -> np.ndarray:
+        rows = len(keras.tree.flatten(x)[0])
+        answer = np.asarray(self.function(x), dtype="float32")
+        if answer.shape != (rows, *self.output_shape):
+            raise ValueError(
+                f"The teacher's function answered {rows} examples with an array of shape {answer.shape}; "
+                f"expected {(rows, *self.output_shape)}. Correct the function or output_shape=."
+            )
+        return answer
+
+    def check_looks(self, x) -> None:
+        """Look at one batch if its activation was not given."""
+        if self.activation == "linear":
+            found = activations.look_like(
+                ops.convert_to_tensor(self._ask(select(x, self.inputs, "inputs")))
+            )
+            if found:
+                raise ValueError(
+                    f"The teacher's answers were taken for logits, but one batch of them looks like "
+                    f"probabilities ({found}): pass CallableTeacher(..., activation='{found}')."
+                )
+
+    def get_config(self) -> dict:
+        """A Python function has no config.
+
+        Raises:
+            ValueError: always, with what to save in its place.
+        """
+        raise ValueError(
+            "This distiller's teacher is a Python callable, which cannot be saved: save `distiller.student`, "
+            "or use `save_weights` and build the distiller again with the same teacher."
+        )
+
+
+def _layers_with_files(model) -> list[tuple[str, keras.Layer]]:
+    paths = ((path, find_layer(model, path)) for path in layer_paths(model))
+    return [(path, layer) for path, layer in paths if hasattr(layer, "save_assets")]
+
+
+def as_teacher(teacher: Any, inputs=None, activation="auto", layer_names=()) -> Teacher:
+    """Return `teacher` as a `Teacher`.
+
+    Raises:
+        ValueError: it is neither a `keras.Model` nor a `Teacher`.
+    """
+    if isinstance(teacher, keras.Model):
+        return ModelTeacher(teacher, inputs, activation, layer_names)
+    if isinstance(teacher, Teacher):
+        if inputs is not None or activation != "auto":
+            raise ValueError(
+                "teacher_inputs= and teacher_activation= are for a keras.Model as teacher: give them to "
+                f"{type(teacher).__name__} itself."
+            )
+        if layer_names:
+            raise ValueError(
+                f"Layers {list(layer_names)} of the teacher are wanted, and {type(teacher).__name__} has "
+                "no layers: use losses on its outputs, or a keras.Model as teacher."
+            )
+        return teacher
+    raise ValueError(
+        f"Teacher must be a keras.Model or one of keras_distill.teachers, got {type(teacher)}. "
+        "Load a file with keras.models.load_model; wrap a function with teachers.CallableTeacher."
+    )

@@ -1,0 +1,178 @@
+"""The small base of all ways of distilling: a `keras.Model` whose training step is four hooks.
+
+    targets(x)                                what the teacher says; outside the gradient
+    forward(x, training)                      what the student says; inside it
+    mix(x, y, sample_weight, answer, targets)  one number to minimise; also updates the metrics
+    after_step()                              what follows an update
+
+`train_step/` calls them in this order, one module for each Keras backend.
+"""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_distill import epoch, train_step
+from keras_distill.network import Answer
+
+_SEEDS = "seeds"
+
+
+class DistillationModel(keras.Model):
+    """Base of `Distiller` and the other modes; see the module's docstring for the hooks."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._order_seed = keras.random.SeedGenerator()
+
+    def targets(self, x):
+        """Return what the student is to learn from for the batch `x`."""
+        raise NotImplementedError
+
+    def forward(self, x, training: bool) -> Answer:
+        """Run the student once on the batch `x`."""
+        raise NotImplementedError
+
+    def mix(self, x, y, sample_weight, answer: Answer, targets):
+        """Return the scalar to minimise."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each update of the weights."""
+
+    def check_batch(self, x) -> None:
+        """Look at one batch before the first step, and refuse what cannot be meant."""
+
+    def train_step(self, data):
+        """One step of training; see `keras_distill.train_step`."""
+        return train_step.train_step(self, data)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        **kwargs,
+    ):
+        """Train, as `keras.Model.fit` does, with the order of examples a function of (seed, epoch).
+
+        Arrays are shuffled anew in each epoch from a seed that `save_weights` stores, so a training which
+        `BackupAndRestore` resumes sees the very batches that it would have seen. A `tf.data.Dataset`,
+        `PyDataset` or generator keeps its own order: make that a function of `epoch.variable()`, as
+        `keras_distill.data` does, if resumed runs are to be identical.
+
+        Args: as `keras.Model.fit`.
+        Returns: a `keras.callbacks.History`.
+        """
+        added: list[keras.callbacks.Callback] = [epoch.SetEpoch()]
+        arrays = epoch.are_arrays((x, y, sample_weight))
+        if arrays and validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
+        self.check_batch(_first_batch(x, batch_size))
+        if arrays and shuffle is True and steps_per_epoch is None:
+            given = tuple(part for part in (x, y, sample_weight) if part is not None)
+            if sample_weight is not None and y is None:
+                raise ValueError(
+                    "sample_weight was given without y: pass both, or a tf.data.Dataset."
+                )
+            shuffled = epoch.Shuffled(given if len(given) > 1 else given[0], batch_size or 32)
+            added.append(_SetSeed(self, shuffled.seed))
+            if validation_data is not None:
+                kwargs.setdefault("validation_batch_size", batch_size)
+            x, y, sample_weight, batch_size = shuffled.dataset, None, None, None
+        elif validation_split and not arrays:
+            kwargs["validation_split"] = validation_split  # Keras says for which data it works
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            for callback in added:
+                callback.set_model(self)
+                callbacks.append(callback)
+        else:
+            callbacks = [*keras.tree.flatten(callbacks or []), *added]
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            **kwargs,
+        )
+
+    def save_own_variables(self, store):
+        """Store the states of the random seeds too (dropout, order of the data), which Keras leaves out."""
+        super().save_own_variables(store)
+        store[_SEEDS] = np.stack([keras.ops.convert_to_numpy(s) for s in self._seed_states()])
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` stored."""
+        own = {key: store[key] for key in store.keys() if key != _SEEDS}  # noqa: SIM118
+        super().load_own_variables(own)
+        states = self._seed_states()
+        if _SEEDS in store.keys() and len(store[_SEEDS]) == len(states):  # noqa: SIM118
+            for state, value in zip(states, store[_SEEDS], strict=True):
+                state.assign(value)
+
+    def _seed_states(self) -> list:
+        # `variables` holds the seeds' states and `weights` does not; their order is that of the layers.
+        weights = {id(weight) for weight in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
+
+
+class _SetSeed(keras.callbacks.Callback):
+    """Hands the model's order seed to the shuffled arrays, after a backup may have restored it."""
+
+    def __init__(self, distiller: DistillationModel, variable):
+        super().__init__()
+        self._distiller = distiller
+        self._variable = variable
+
+    def on_epoch_begin(self, epoch, logs=None):
+        state = keras.ops.convert_to_numpy(self._distiller._order_seed.state)
+        self._variable.assign(int(state[0]))
+
+
+def _split(arrays, share: float):
+    """The last `share` of the examples for validation, as `keras.Model.fit` takes them."""
+    count = len(next(leaf for leaf in keras.tree.flatten(arrays) if leaf is not None))
+    at = math.floor(count * (1.0 - share))
+    if not 0 < at < count:
+        raise ValueError(
+            f"validation_split={share} of {count} examples leaves none for training or validation."
+        )
+
+    def take(rows):
+        return keras.tree.map_structure(lambda a: None if a is None else a[rows], arrays)
+
+    return take(slice(0, at)), take(slice(at, None))
+
+
+def _first_batch(x, batch_size):
+    """One batch of the inputs, or None where it cannot be had without taking it away from training."""
+    import tensorflow as tf
+
+    if epoch.are_arrays(x):
+        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x)
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x.take(1)), None)
+    elif isinstance(x, keras.utils.PyDataset):
+        batch = x[0]
+    else:
+        return None
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0]
