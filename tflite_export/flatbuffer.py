@@ -1,0 +1,183 @@
+"""The `.tflite` file itself: a flatbuffer that is read, checked, given names and written again.
+
+    model = read(Path("student.tflite").read_bytes())
+    for operator in operators(model):
+        print(operator.name, operator.input_types, operator.output_types)
+
+Needs LiteRT's schema (`ai_edge_litert`) and `flatbuffers`; neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+SIGNATURE = "serving_default"
+
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
+
+
+OPERATOR_NAMES = _names(schema.BuiltinOperator)
+TYPE_NAMES = {number: name.lower() for number, name in _names(schema.TensorType).items()}
+_BITS = {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int8": 8, "uint8": 8}
+_BITS |= {"float32": 32, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64, "float64": 64}
+_BITS |= {"int4": 4, "int2": 2, "bool": 8, "complex64": 64, "complex128": 128}
+
+
+def read(content: bytes, name: str = "this file") -> Any:
+    """The model's object tree (`ModelT`), after checking that every index in it points somewhere.
+
+    Raises:
+        ValueError: the file is no TFLite file, is cut off, or points outside itself.
+    """
+    if len(content) < 16 or content[4:8] != b"TFL3":
+        raise ValueError(
+            f"{name} is not a TFLite file: its bytes 4 to 8 should be b'TFL3' and are "
+            f"{bytes(content[4:8])!r} ({len(content)} bytes in all)."
+        )
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        _bring_in_buffers(model, content)
+        _check(model)
+    # A broken offset shows as whatever the reader stumbles over.
+    except (
+        struct.error, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError,
+        MemoryError, RecursionError,
+    ) as error:  # fmt: skip
+        raise ValueError(
+            f"{name} is a damaged TFLite file ({error}): it is cut off or was changed. "
+            "Write or download it again."
+        ) from None
+    return model
+
+
+def _bring_in_buffers(model: Any, content: bytes) -> None:
+    """Big files keep their weights behind the flatbuffer; an offset of 0 or 1 means that they don't."""
+    for buffer in model.buffers or []:
+        if (buffer.offset or 0) > 1:
+            end = buffer.offset + buffer.size
+            if end > len(content):
+                raise ValueError(f"a buffer ends at byte {end} of {len(content)}")
+            buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+
+
+def _check(model: Any) -> None:
+    def inside(indices: Any, count: int, what: str, *, optional: bool = False) -> None:
+        for index in () if indices is None else indices:
+            if not (0 <= index < count or (optional and index == -1)):
+                raise ValueError(f"{what} {index} of {count}")
+
+    buffers = model.buffers or []
+    if not model.subgraphs:
+        raise ValueError("no subgraph")
+    for graph in model.subgraphs:
+        tensors = graph.tensors or []
+        inside(graph.inputs, len(tensors), "input tensor")
+        inside(graph.outputs, len(tensors), "output tensor")
+        inside([t.buffer for t in tensors], len(buffers), "buffer")
+        for tensor in tensors:
+            _check_tensor(tensor, buffers[tensor.buffer])
+        for operator in graph.operators or []:
+            inside([operator.opcodeIndex], len(model.operatorCodes or []), "operator code")
+            inside(operator.inputs, len(tensors), "operand", optional=True)
+            inside(operator.outputs, len(tensors), "result", optional=True)
+    for signature in model.signatureDefs or []:
+        inside([signature.subgraphIndex], len(model.subgraphs), "subgraph")
+        tensors = model.subgraphs[signature.subgraphIndex].tensors or []
+        for one in [*(signature.inputs or []), *(signature.outputs or [])]:
+            inside([one.tensorIndex], len(tensors), "signature tensor")
+
+
+def _check_tensor(tensor: Any, buffer: Any) -> None:
+    shape = [] if tensor.shape is None else [int(d) for d in tensor.shape]
+    if any(d < 0 for d in shape):
+        raise ValueError(f"a tensor of shape {shape}")
+    kind = TYPE_NAMES.get(tensor.type)
+    if kind is None:
+        raise ValueError(f"tensor type {tensor.type}")
+    if buffer.data is not None and len(buffer.data) and kind in _BITS and tensor.sparsity is None:
+        needed = math.prod(shape) * _BITS[kind] // 8
+        if needed > len(buffer.data):
+            raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
+
+
+def write(model: Any) -> bytes:
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+
+
+def with_names(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Gives the main subgraph's inputs and outputs these names, in order, in one signature.
+
+    A frozen graph is converted without a signature, and its outputs are called "Identity_3"; a
+    SavedModel's signature sorts its names. So the names are written here, into the file.
+    """
+    graph = model.subgraphs[0]
+    wished: dict[int, str] = {}
+    for index, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
+        wished.setdefault(int(index), name)
+    taken = set(wished.values())
+    for index, tensor in enumerate(graph.tensors):
+        if index in wished:
+            tensor.name = wished[index]
+        elif text(tensor.name) in taken:  # quantisers look tensors up by name: keep it unique
+            tensor.name = f"{text(tensor.name)}/inner_{index}"
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs = [_entry(n, i) for n, i in zip(inputs, graph.inputs, strict=True)]
+    signature.outputs = [_entry(n, i) for n, i in zip(outputs, graph.outputs, strict=True)]
+    model.signatureDefs = [signature]
+    return model
+
+
+def _entry(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(index)
+    return entry
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the file: its name and the types of what it reads and writes."""
+
+    name: str
+    input_types: tuple[str, ...]
+    output_types: tuple[str, ...]
+
+
+def operators(model: Any) -> Iterator[Operator]:
+    """All operators of all subgraphs, in the order in which they run."""
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+            name = OPERATOR_NAMES.get(number, f"operator {number}")
+            if name == "CUSTOM":
+                name = f"CUSTOM {text(code.customCode)}"
+
+            def types(indices: Any, graph: Any = graph) -> tuple[str, ...]:
+                present = [] if indices is None else [i for i in indices if i >= 0]
+                return tuple(TYPE_NAMES[graph.tensors[i].type] for i in present)
+
+            yield Operator(name, types(operator.inputs), types(operator.outputs))
+
+
+def shape_of(tensor: Any) -> tuple[int | None, ...]:
+    """The tensor's shape; None where the size may change."""
+    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    return tuple(None if d < 0 else int(d) for d in (() if shape is None else np.asarray(shape)))

@@ -1,0 +1,171 @@
+"""Labels and normalisation inside the file, where apps look for them.
+
+    read_metadata("student.tflite").labels
+
+Three things are added to the flatbuffer: TFLite metadata (schema "M001", what MediaPipe Tasks and
+Android Studio read), the labels as a text file in a zip at the end of the `.tflite`, and a few notes
+of our own in JSON (what the graph does to pixels by itself, which the schema has no field for).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflite_export import flatbuffer, metadata_schema
+from tflite_export.metadata_schema import Metadata, TensorMetadata
+from tflite_export.normalization import Normalization
+from tflite_export.runtime import content_of
+
+__all__ = ["Metadata", "TensorMetadata", "embed", "own_notes", "read_metadata"]
+
+ENTRY = "TFLITE_METADATA"
+NOTES = "tflite_export"
+LABELS_FILE = "labels.txt"
+_LARGEST_LABELS = 64 << 20
+
+
+def embed(
+    content: bytes,
+    name: str,
+    description: str | None = None,
+    labels: Sequence[str] | None = None,
+    normalization: Mapping[str, Normalization] | None = None,
+    in_graph: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The file with its metadata; a zip with the labels behind it.
+
+    Args:
+        content: a file with named inputs and outputs.
+        labels: class names of the first output whose last axis has as many entries.
+        normalization: by input name.
+        in_graph: the inputs among them whose pixels the graph normalises by itself.
+
+    Raises:
+        ValueError: the labels' number is not an output's, or a label has a line break or is empty.
+    """
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    normalization, in_graph = normalization or {}, in_graph or {}
+    inputs = [_input(graph.tensors[i], normalization, in_graph) for i in map(int, graph.inputs)]
+    outputs = [TensorMetadata(flatbuffer.text(graph.tensors[i].name)) for i in graph.outputs]
+    if labels is not None:
+        place = _labelled(graph, labels)
+        outputs[place] = TensorMetadata(outputs[place].name, label_file=LABELS_FILE)
+    described = Metadata(name, description, tuple(inputs), tuple(outputs))
+    notes = {
+        "version": 1,
+        "normalization": {n: v.to_json() for n, v in normalization.items()},
+        "normalized_in_graph": {n: normalization[n].to_json() for n in in_graph},
+    }
+    _attach(model, ENTRY, metadata_schema.pack(described))
+    _attach(model, NOTES, json.dumps(notes).encode())
+    result = flatbuffer.write(model)
+    if labels is None:
+        return result
+    stream = io.BytesIO(result)
+    with zipfile.ZipFile(stream, "a") as archive:
+        # A fixed date: the same model gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(labels))
+    return stream.getvalue()
+
+
+def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: Any) -> Any:
+    name = flatbuffer.text(tensor.name)
+    shape = flatbuffer.shape_of(tensor)
+    image = len(shape) == 4 and shape[-1] in (1, 3)
+    wanted = normalization.get(name)
+    if name in in_graph:
+        wanted = Normalization((0.0,), (1.0,))  # the app hands over pixels as they are
+    low_high = wanted.range if wanted is not None else None
+    return TensorMetadata(
+        name,
+        image=(shape[2] or 0, shape[1] or 0, "GRAYSCALE" if shape[-1] == 1 else "RGB")
+        if image
+        else None,
+        normalization=wanted,
+        stats=low_high,
+    )
+
+
+def _labelled(graph: Any, labels: Sequence[str]) -> int:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels={labels!r}: give a list of class names.")
+    for label in labels:
+        # One label a line: whatever splits lines would make two of one.
+        if not label.strip() or len(label.splitlines()) != 1 or "\x00" in label:
+            raise ValueError(
+                f"The label {label!r} is empty or has a line break: one line for each."
+            )
+    sizes = [flatbuffer.shape_of(graph.tensors[i]) for i in map(int, graph.outputs)]
+    for place, shape in enumerate(sizes):
+        if shape and shape[-1] == len(labels):
+            return place
+    raise ValueError(
+        f"{len(labels)} labels were given, and the outputs have the shapes {sizes}: give one label "
+        "for each class, in the order of the last axis."
+    )
+
+
+def _attach(model: Any, name: str, content: bytes) -> None:
+    model.metadata = model.metadata or []
+    model.metadata = [m for m in model.metadata if flatbuffer.text(m.name) != name]
+    buffer = flatbuffer.schema.BufferT()
+    buffer.data = np.frombuffer(content, "uint8")
+    model.buffers.append(buffer)
+    entry = flatbuffer.schema.MetadataT()
+    entry.name, entry.buffer = name, len(model.buffers) - 1
+    model.metadata.append(entry)
+
+
+def read_metadata(file: Any) -> Metadata:
+    """The metadata of a `.tflite`, ours or anybody's.
+
+    Args:
+        file: a path, bytes, or what `export` returned.
+
+    Raises:
+        ValueError: the file has no metadata, or is damaged.
+    """
+    content, name = content_of(file)
+    packed = _entry(flatbuffer.read(content, name), ENTRY)
+    if packed is None:
+        raise ValueError(f"{name} carries no TFLite metadata.")
+    metadata = metadata_schema.unpack(packed, name)
+    files = [o.label_file for o in metadata.outputs if o.label_file]
+    return metadata.with_labels(_labels(content, files[0], name) if files else None)
+
+
+def _entry(model: Any, name: str) -> bytes | None:
+    for entry in model.metadata or []:
+        if flatbuffer.text(entry.name) == name and 0 <= entry.buffer < len(model.buffers):
+            data = model.buffers[entry.buffer].data
+            return None if data is None else bytes(bytearray(data))
+    return None
+
+
+def _labels(content: bytes, file: str, name: str) -> tuple[str, ...]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.getinfo(file).file_size > _LARGEST_LABELS:
+                raise ValueError("more labels than any model has")
+            text = archive.read(file).decode("utf-8")
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, ValueError, RuntimeError,
+            NotImplementedError, OSError, EOFError) as error:  # fmt: skip
+        raise ValueError(f"{name} names a labels file {file!r} and lacks it ({error}).") from None
+    return tuple(text.removesuffix("\n").split("\n"))
+
+
+def own_notes(content: bytes) -> dict[str, Any]:
+    """What `export` noted for itself; {} in files from elsewhere."""
+    packed = _entry(flatbuffer.read(content), NOTES)
+    try:
+        notes = json.loads(packed) if packed else {}
+    except ValueError:
+        return {}
+    return notes if isinstance(notes, dict) else {}

@@ -1,0 +1,141 @@
+"""A few hundred examples that show a quantiser what the model will see.
+
+    examples = read(train, signature.inputs, count=200)     # [{"image": (1, 32, 32, 3)}, …]
+
+Takes what Keras users have at hand: a `tf.data.Dataset`, a `keras.utils.PyDataset` or any iterable
+of batches (`x`, `(x, y)`, `(x, y, weights)`, dicts), or arrays. Never reads more than it was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflite_export.signature import ModelInput
+
+
+def read(dataset: Any, inputs: Sequence[ModelInput], count: int) -> list[dict[str, np.ndarray]]:
+    """The first `count` examples, each a dict of arrays with a batch of 1, in float32 or integers.
+
+    Raises:
+        ValueError: there are none, their shape is not the model's, or a value is not finite.
+    """
+    if count < 1:
+        raise ValueError(f"num_calibration_examples={count}: give 1 or more.")
+    examples: list[dict[str, np.ndarray]] = []
+    for batch in _batches(dataset, inputs):
+        arrays = _by_name(_features(batch, inputs), inputs)
+        size = min(len(a) for a in arrays.values())
+        for index in range(min(size, count - len(examples))):
+            examples.append({n: a[index : index + 1] for n, a in arrays.items()})
+        if len(examples) >= count:
+            break
+    if not examples:
+        raise ValueError(
+            "representative_dataset is empty: give a few hundred examples of the kind that the "
+            "model will see."
+        )
+    for number, example in enumerate(examples):
+        for name, array in example.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(
+                    f"representative_dataset has values that are not finite in example {number}, "
+                    f"input {name!r}: a range cannot be measured on NaN or infinity."
+                )
+    return examples
+
+
+def _batches(dataset: Any, inputs: Sequence[ModelInput]) -> Iterable[Any]:
+    if dataset is None:
+        raise ValueError(
+            "This quantization measures ranges: pass representative_dataset= with a few hundred "
+            "examples, in the form that the model takes."
+        )
+    if callable(dataset) and not hasattr(dataset, "__iter__") and not hasattr(dataset, "__array__"):
+        dataset = dataset()  # TFLiteConverter's habit: a function that returns a generator
+    if hasattr(dataset, "__array__") or isinstance(dataset, Mapping):
+        return [dataset]
+    if isinstance(dataset, (list, tuple)) and dataset and _is_array(dataset[0]):
+        if len(inputs) > 1 and len(dataset) == len(inputs):
+            return [tuple([list(dataset)])]  # one array for each input
+        first = np.shape(dataset[0])
+        if len(first) == len(inputs[0].shape) - 1:  # a list of examples
+            return [np.stack([np.asarray(d) for d in dataset])]
+        if isinstance(dataset, tuple):  # (x, y) as arrays
+            return [dataset]
+    if not hasattr(dataset, "__iter__") and hasattr(dataset, "__getitem__"):
+        return _sequence(dataset)  # keras.utils.PyDataset
+    if not hasattr(dataset, "__iter__"):
+        raise ValueError(
+            f"representative_dataset is a {type(dataset).__name__}: give a tf.data.Dataset, arrays "
+            "or an iterable of batches."
+        )
+    return dataset
+
+
+def _sequence(dataset: Any) -> Iterator[Any]:
+    for index in range(len(dataset)):
+        yield dataset[index]
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], (int, float, list))
+    )
+
+
+def _features(batch: Any, inputs: Sequence[ModelInput]) -> Any:
+    """`x` of `x`, `(x,)`, `(x, y)` and `(x, y, weights)`; lists are inputs, tuples are batches."""
+    if isinstance(batch, tuple) and 1 <= len(batch) <= 3:
+        several = len(inputs) > 1 and len(batch) == len(inputs)
+        if not (several and all(_is_array(b) for b in batch) and _fit(batch, inputs)):
+            return batch[0]
+    if isinstance(batch, list) and len(inputs) == 1 and len(batch) == 1:
+        return batch[0]
+    return batch
+
+
+def _fit(batch: Sequence[Any], inputs: Sequence[ModelInput]) -> bool:
+    return all(
+        np.ndim(b) == len(i.shape) and np.shape(b)[1:] == i.shape[1:]
+        for b, i in zip(batch, inputs, strict=True)
+    )
+
+
+def _by_name(features: Any, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
+    names = [i.name for i in inputs]
+    if isinstance(features, Mapping):
+        missing = [n for n in names if n not in features]
+        if missing:
+            raise ValueError(
+                f"representative_dataset has the inputs {sorted(features)}; the model's are {names}."
+            )
+        values = [features[n] for n in names]
+    elif len(inputs) > 1:
+        values = list(features)
+    else:
+        values = [features]
+    if len(values) != len(inputs):
+        raise ValueError(
+            f"representative_dataset gives {len(values)} inputs and the model has {names}."
+        )
+    result = {}
+    for one, value in zip(inputs, values, strict=True):
+        array = np.asarray(value)
+        want = one.shape[1:]
+        if array.shape == want and None not in want:  # single examples, not batched
+            array = array[None]
+        fits = array.ndim == len(one.shape) and all(
+            w in (None, h) for w, h in zip(want, array.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"representative_dataset has examples of shape {array.shape[1:]} for input "
+                f"{one.name!r}, and the model takes {want}: resize them as in training."
+            )
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"representative_dataset: input {one.name!r} holds {array.dtype}.")
+        result[one.name] = array.astype(one.dtype)
+    return result

@@ -1,0 +1,228 @@
+"""What `verify` found: figures, a text, and an error where they are not good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class VerificationError(AssertionError):
+    """The file answers less like the model than was asked for."""
+
+
+class Comparison:
+    """One output of two models, over all examples.
+
+    Attributes: `max_error`, `mean_error` (absolute), `snr_db` (the reference's power above the
+    error's), `agreement` (share of equal top-1 answers, None for plain numbers), `accuracy`,
+    `reference_accuracy`, `per_class`: {class: (reference accuracy, accuracy, examples)}.
+    """
+
+    def __init__(self, name: str, threshold: float | None = None):
+        self.name = name
+        self._threshold = threshold
+        self.max_error = 0.0
+        self._values = self._decisions = self._equal = 0
+        self._error = self._error_power = self._power = 0.0
+        self._classes: dict[int, list[int]] = {}  # class → [count, reference right, other right]
+
+    def add(self, want: np.ndarray, have: np.ndarray, labels: np.ndarray | None) -> None:
+        want, have = np.asarray(want), np.asarray(have)
+        if want.shape != have.shape:
+            raise ValueError(
+                f"Output {self.name!r}: the reference answers {want.shape} and the other "
+                f"{have.shape}."
+            )
+        a, b = want.astype("float64"), have.astype("float64")
+        error = np.abs(a - b)
+        self._values += error.size
+        # NaN must not hide: max() of Python and fmax would drop it.
+        self.max_error = float(np.max(error, initial=self.max_error))
+        self._error += float(error.sum())
+        self._error_power += float((error**2).sum())
+        self._power += float((a**2).sum())
+        if a.ndim < 2 or (a.shape[-1] == 1 and self._threshold is None):
+            return
+        first, second = self._decide(a), self._decide(b)
+        self._decisions += first.size
+        self._equal += int((first == second).sum())
+        if labels is not None:
+            self._count(self._classes_of(labels, a.shape), first, second)
+
+    def _decide(self, values: np.ndarray) -> np.ndarray:
+        if values.shape[-1] == 1:
+            return (values[..., 0] > self._threshold).astype("int64")
+        # argmax calls NaN the largest: an answer of NaN is no answer, and agrees with nothing.
+        return np.where(np.isnan(values).any(-1), -1, values.argmax(-1))
+
+    def _classes_of(self, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        labels = np.asarray(labels)
+        if labels.shape == shape and shape[-1] > 1:
+            labels = labels.argmax(-1)
+        if labels.ndim == len(shape) and labels.shape[-1] == 1:
+            labels = labels[..., 0]
+        if labels.shape != shape[:-1]:
+            raise ValueError(
+                f"Output {self.name!r} answers {shape}, and the labels have shape {labels.shape}: "
+                f"give classes {shape[:-1]} or one-hot {shape}."
+            )
+        return labels.astype("int64")
+
+    def _count(self, truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+        for number in np.unique(truth):
+            rows = truth == number
+            tally = self._classes.setdefault(int(number), [0, 0, 0])
+            tally[0] += int(rows.sum())
+            tally[1] += int((first[rows] == number).sum())
+            tally[2] += int((second[rows] == number).sum())
+
+    @property
+    def mean_error(self) -> float:
+        return self._error / max(self._values, 1)
+
+    @property
+    def snr_db(self) -> float:
+        if self._error_power == 0:
+            return math.inf
+        ratio = self._power / self._error_power
+        return 10 * math.log10(ratio) if ratio > 0 else (math.nan if ratio != ratio else -math.inf)
+
+    @property
+    def agreement(self) -> float | None:
+        return self._equal / self._decisions if self._decisions else None
+
+    @property
+    def reference_accuracy(self) -> float | None:
+        return self._accuracy(1)
+
+    @property
+    def accuracy(self) -> float | None:
+        return self._accuracy(2)
+
+    def _accuracy(self, column: int) -> float | None:
+        count = sum(tally[0] for tally in self._classes.values())
+        return sum(t[column] for t in self._classes.values()) / count if count else None
+
+    @property
+    def per_class(self) -> dict[int, tuple[float, float, int]]:
+        return {k: (r / n, o / n, n) for k, (n, r, o) in sorted(self._classes.items())}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of two models; `str()` is a table.
+
+    Attributes:
+        examples: how many were compared.
+        outputs: a Comparison for each output.
+        output: the one that `agreement`, `max_error`, `mean_error`, `snr_db`, `accuracy`,
+            `reference_accuracy` and `per_class` speak of.
+        labels: class names, where the file carries them.
+    """
+
+    examples: int
+    outputs: Mapping[str, Comparison]
+    output: str
+    labels: Sequence[str] | None = None
+
+    @property
+    def main(self) -> Comparison:
+        return self.outputs[self.output]
+
+    @property
+    def agreement(self) -> float | None:
+        return self.main.agreement
+
+    @property
+    def max_error(self) -> float:
+        return self.main.max_error
+
+    @property
+    def mean_error(self) -> float:
+        return self.main.mean_error
+
+    @property
+    def snr_db(self) -> float:
+        return self.main.snr_db
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.main.accuracy
+
+    @property
+    def reference_accuracy(self) -> float | None:
+        return self.main.reference_accuracy
+
+    @property
+    def per_class(self) -> dict[str, tuple[float, float, int]]:
+        """{class: (reference accuracy, accuracy, examples)}, by name where names are known."""
+        return {self._name(k): v for k, v in self.main.per_class.items()}
+
+    def _name(self, number: int) -> str:
+        named = self.labels is not None and 0 <= number < len(self.labels)
+        return self.labels[number] if named and self.labels is not None else str(number)
+
+    def raise_if_worse(
+        self,
+        agreement: float | None = 0.99,
+        accuracy_drop: float | None = None,
+        max_error: float | None = None,
+        mean_error: float | None = None,
+        snr_db: float | None = None,
+    ) -> Verification:
+        """Raises VerificationError where the headline output misses a bound; returns self.
+
+        Args:
+            agreement: smallest share of equal top-1 answers; None for outputs without classes.
+            accuracy_drop: largest loss of accuracy; needs labels in the data.
+            max_error, mean_error: largest absolute errors.
+            snr_db: smallest signal-to-noise ratio.
+        """
+        drop = None
+        if self.accuracy is not None and self.reference_accuracy is not None:
+            drop = self.reference_accuracy - self.accuracy
+        if agreement is not None and self.agreement is None:
+            raise ValueError(
+                f"Output {self.output!r} has no classes to agree on: pass agreement=None and, say, "
+                "snr_db=30; or verify(threshold=...) for one yes-or-no unit."
+            )
+        if accuracy_drop is not None and drop is None:
+            raise ValueError("accuracy_drop= needs labels: give data that yield (x, y).")
+        found = []
+        for name, value, bound, least in (
+            ("agreement", self.agreement, agreement, True),
+            ("accuracy drop", drop, accuracy_drop, False),
+            ("max error", self.max_error, max_error, False),
+            ("mean error", self.mean_error, mean_error, False),
+            ("SNR in dB", self.snr_db, snr_db, True),
+        ):
+            if bound is None or value is None:
+                continue
+            if not (value >= bound if least else value <= bound):  # NaN fails too
+                found.append(f"{name} is {value:.4g}, asked for {'at least' if least else 'at most'}"
+                             f" {bound:g}")  # fmt: skip
+        if found:
+            raise VerificationError(
+                f"Output {self.output!r} over {self.examples} examples: {'; '.join(found)}."
+            )
+        return self
+
+    def __str__(self) -> str:
+        lines = [f"{self.examples} examples"]
+        for name, one in self.outputs.items():
+            share = "" if one.agreement is None else f"agreement {one.agreement:.2%}, "
+            lines.append(
+                f"{name}: {share}max error {one.max_error:.3g}, mean error {one.mean_error:.3g}, "
+                f"SNR {one.snr_db:.1f} dB"
+            )
+        if self.accuracy is not None and self.reference_accuracy is not None:
+            lines.append(f"accuracy {self.accuracy:.2%}, reference {self.reference_accuracy:.2%}")
+            width = max(map(len, self.per_class))
+            for name, (reference, accuracy, count) in self.per_class.items():
+                lines.append(
+                    f"  {name:<{width}}  {accuracy:7.2%}  reference {reference:7.2%}  ({count})"
+                )
+        return "\n".join(lines)
