@@ -1,0 +1,310 @@
+"""The main job: photos and a teacher become a small student and a verified `.tflite` file.
+
+    summary = run("photos", "student-folder", teacher="teacher.keras", student="MobileNetV2", width=0.35)
+    summary["exported"]["accuracy"]
+
+The steps: list and split the photos; take or make the teacher; distil; measure all three on the
+validation photos after the last epoch; write the files.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_distill as kd
+from keras_distill import card, data, students
+from keras_distill.app import finetune, results
+from keras_distill.app.classifier import Classifier, write_student
+from keras_distill.app.progress import Progress
+
+
+def run(
+    photos: str | Path,
+    output: str | Path,
+    teacher: str | Path,
+    student: str | Path,
+    width: float | None = None,
+    image_size: int | None = None,
+    epochs: int = 30,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    temperature: float = 4.0,
+    student_loss_weight: float = 0.1,
+    quantization: str | None = "int8",
+    seed: int = 0,
+    augment: bool = True,
+    validation_split: float = 0.2,
+    student_weights: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    teacher_epochs: int = 10,
+    teacher_image_size: int | None = None,
+    teacher_normalization: card.Normalization | None = None,
+) -> dict:
+    """Distil a teacher into a student on a folder of photos; returns what `summary.json` holds.
+
+    Args:
+        photos: a folder with one sub-folder for each class, see `data.list_folder`.
+        output: folder for `student.keras`, `student.tflite`, `labels.txt`, `summary.json`,
+            `history.csv`, and `teacher.keras` where the teacher was fine-tuned.
+        teacher: a `.keras` classifier of these classes, which is used as it is; or a `.keras` file
+            with other classes or none, or a name of keras.applications, which is fine-tuned first.
+        student: a name of `students`, or a `.keras` file.
+        width: channels of a student by name, 1.0 when None.
+        image_size: height and width of the student's input; 96 (32 for resnet8) when None, or what
+            the file has.
+        epochs, batch_size, learning_rate: of the distillation; Adam, the rate falls to 0 on a cosine.
+        temperature, student_loss_weight: of the losses; a weight of 1 is the student without teacher.
+        quantization: None, "float16", "dynamic_int8" or "int8"; int8 files take uint8 pixels.
+        seed: of the split, the weights, the order and the augmentation.
+        augment: change the training photos a little, see `data.Light`.
+        student_weights: "imagenet" or a file for a student by name, see `students.build`.
+        teacher_weights: a file for a teacher by name, where ImageNet weights cannot be downloaded.
+        teacher_epochs: of the fine-tuning.
+        teacher_image_size: of a teacher that is fine-tuned; when None its own, but no more than the
+            photos have (rounded up to 32).
+        teacher_normalization: (mean, std) of a `.keras` teacher; what the file's card says when None,
+            else (127.5, 127.5).
+
+    Raises:
+        ValueError: photos, teacher or student that cannot be used, see the message.
+    """
+    arguments = {name: _plain(value) for name, value in locals().items()}
+    started = time.monotonic()
+    listing = data.list_folder(photos, seed=seed, validation_split=validation_split)
+    keras.utils.set_random_seed(seed)
+    pupil = _student(student, listing, width, image_size, student_weights)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    results.say(
+        f"{len(listing.train_files)} photos to learn from, {len(listing.validation_files)} to "
+        f"measure on, {len(listing.class_names)} classes."
+    )
+
+    master, ready = _teacher(
+        teacher, listing, teacher_weights, teacher_image_size, teacher_normalization
+    )
+    # One pipeline of pixels feeds both, at the larger of the two sizes.
+    size = max(pupil.image_size, master.image_size)
+    train = data.photos(
+        listing.train_files,
+        listing.train_labels,
+        size,
+        batch_size=batch_size,
+        seed=seed,
+        augment=data.Light() if augment else None,
+    )
+    validation = {
+        size: data.photos(
+            listing.validation_files,
+            listing.validation_labels,
+            size,
+            batch_size=batch_size,
+            shuffle=False,
+        )
+        for size in {pupil.image_size, master.image_size}
+    }
+    teacher_file = Path(teacher)
+    if not ready:
+        finetune.fine_tune(
+            master.model,
+            master.prepared(train),
+            master.prepared(validation[master.image_size]),
+            epochs=teacher_epochs,
+        )
+        teacher_file = folder / "teacher.keras"
+        card.save(master.model, teacher_file, _card(master, listing))
+    teacher_accuracy = master.accuracy(validation[master.image_size])
+    results.say(f"The teacher is right on {results.percent(teacher_accuracy)}.")
+    if teacher_accuracy < 2 / len(listing.class_names):
+        results.say(
+            f"That is hardly better than chance: was {teacher_file} trained on these classes, in "
+            f"this order, with this normalisation?"
+        )
+
+    history = _distil(
+        master,
+        pupil,
+        train,
+        validation[pupil.image_size],
+        epochs=epochs,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        student_loss_weight=student_loss_weight,
+    )
+    summary = {
+        "teacher": {
+            "accuracy": teacher_accuracy,
+            "parameters": master.model.count_params(),
+            "size_bytes": teacher_file.stat().st_size,
+        },
+        **write_student(
+            pupil, folder, listing.class_names, train, validation[pupil.image_size], quantization
+        ),
+        "class_names": listing.class_names,
+        "photos": {
+            "train": len(listing.train_files),
+            "validation": len(listing.validation_files),
+        },
+        "arguments": arguments,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    results.write_history(folder / "history.csv", history)
+    results.write_summary(folder / "summary.json", summary)
+    return summary
+
+
+def show(summary: dict, output: str | Path) -> None:
+    """Print the final table of `run`."""
+    rows = []
+    for key, title in (
+        ("teacher", "Teacher"),
+        ("student", "Student"),
+        ("exported", "student.tflite"),
+    ):
+        part = summary[key]
+        rows.append(
+            (
+                title,
+                results.percent(part["accuracy"]),
+                results.size(part["parameters"]),
+                results.size(part["size_bytes"]),
+                results.milliseconds(part.get("latency_ms")),
+                results.percent(part.get("agreement")),
+            )
+        )
+    count = summary["photos"]["validation"]
+    results.show(
+        f"On {count} validation photos, after the last epoch; files in {output}",
+        ("", "accuracy", "parameters", "bytes", "latency", "agrees with student"),
+        rows,
+    )
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+def _card(network: Classifier, listing: data.Listing) -> card.Card:
+    return card.Card(listing.class_names, network.normalization, network.image_size)
+
+
+def _student(student, listing, width, image_size, weights) -> Classifier:
+    classes = len(listing.class_names)
+    if str(student).endswith(".keras"):
+        for argument, value in (("width", width), ("student_weights", weights)):
+            if value is not None:
+                raise ValueError(f"{argument} is for students by name, and {student} is a file.")
+        network = _load(student, listing, None, "student")
+        if network.model.output_shape != (None, classes):
+            body = finetune.features(network.model, image_size)
+            model = finetune.with_new_head(body, classes)
+            network = dataclasses.replace(network, model=model, image_size=model.input_shape[1:3])
+        if image_size not in (None, network.image_size[0]):
+            raise ValueError(f"{student} takes photos of {network.image_size}, not {image_size}.")
+        return network
+    name = students.find_name(str(student))
+    side = image_size or (32 if name == "resnet8" else 96)
+    model = students.build(name, (side, side, 3), classes, width=width, weights=weights)
+    return Classifier(model, students.NORMALIZATION, (side, side))
+
+
+def _teacher(teacher, listing, weights, image_size, normalization) -> tuple[Classifier, bool]:
+    """The teacher, and whether it is ready as it is."""
+    classes = len(listing.class_names)
+    if str(teacher).endswith(".keras"):
+        if weights is not None:
+            raise ValueError(f"{teacher} has weights: teacher_weights is for teachers by name.")
+        network = _load(teacher, listing, normalization, "teacher")
+        if network.model.output_shape == (None, classes):
+            if image_size not in (None, network.image_size[0]):
+                raise ValueError(
+                    f"{teacher} is used as it is, on photos of {network.image_size}: leave "
+                    f"teacher_image_size out."
+                )
+            return network, True
+        side = image_size or min(network.image_size[0], _photo_side(listing))
+        body = finetune.features(network.model, side)
+        normalization = network.normalization
+    else:
+        side = image_size or min(224, _photo_side(listing))
+        body, normalization = finetune.application(str(teacher), weights or "imagenet", side)
+    model = finetune.with_new_head(body, classes)
+    return Classifier(model, normalization, tuple(model.input_shape[1:3])), False
+
+
+def _photo_side(listing: data.Listing) -> int:
+    """The usual longer side of the photos, rounded up to a multiple of 32."""
+    from PIL import Image
+
+    step = max(1, len(listing.train_files) // 50)
+    sides = []
+    for file in listing.train_files[::step]:
+        try:
+            with Image.open(file) as image:
+                sides.append(max(image.size))
+        except OSError as error:
+            raise ValueError(f"Cannot read {file} as a photo: {error}") from error
+    return max(32, -(-int(np.median(sides)) // 32) * 32)
+
+
+def _load(file, listing: data.Listing, normalization, role: str) -> Classifier:
+    if not Path(file).is_file():
+        raise ValueError(f"There is no {role} file {file}.")
+    model = keras.models.load_model(file, compile=False)
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] != 3:
+        raise ValueError(
+            f"{file} takes inputs of shape {shape}, and photos are (height, width, 3) of a known size."
+        )
+    said = card.read_card(file) or card.Card()
+    classes = len(listing.class_names)
+    names = said.class_names
+    if names and len(names) == classes and names != listing.class_names:
+        raise ValueError(
+            f"{file} knows the classes {', '.join(names)}, and the folders are "
+            f"{', '.join(listing.class_names)}."
+        )
+    return Classifier(
+        model, normalization or said.normalization or students.NORMALIZATION, tuple(shape[1:3])
+    )
+
+
+def _distil(
+    master: Classifier,
+    pupil: Classifier,
+    train,
+    validation,
+    epochs: int,
+    learning_rate: float,
+    temperature: float,
+    student_loss_weight: float,
+) -> dict:
+    distiller = kd.Distiller(
+        teacher=master.model,
+        student=pupil.model,
+        distillation_losses=kd.losses.SoftTargets(temperature=temperature),
+        student_loss_weight=student_loss_weight,
+        teacher_inputs=master.inputs,
+        student_inputs=pupil.inputs,
+    )
+    steps = epochs * len(train)
+    distiller.compile(
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        ),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    with Progress("Student", epochs, len(train)) as progress:
+        history = distiller.fit(
+            train,
+            validation_data=validation,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[progress.callback],
+        )
+    return history.history

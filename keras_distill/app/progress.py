@@ -1,0 +1,82 @@
+"""Training progress with the time left, on standard error: results on standard output stay clean.
+
+    with Progress("Student", epochs=30, steps_per_epoch=52) as progress:
+        student.fit(train, epochs=30, verbose=0, callbacks=[progress.callback])
+
+On a terminal a bar; in a log file one line for each epoch.
+"""
+
+import time
+
+import keras
+import rich.console
+import rich.progress
+
+
+class Progress:
+    """A bar for one training, and the Keras callback that moves it."""
+
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int):
+        self.title = title
+        self.epochs = epochs
+        self.total = epochs * steps_per_epoch
+        self.done = 0
+        self.started = 0.0
+        self.callback = _Callback(self)
+        self._console = rich.console.Console(stderr=True)
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=self.total, figures="")
+
+    def __enter__(self):
+        self.started = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bar.stop()
+
+    def step(self):
+        """One more batch is done."""
+        self.done += 1
+        self._bar.advance(self._task)
+
+    def epoch(self, number: int, logs: dict):
+        """Epoch `number` (from 1) is done."""
+        names = ("loss", "accuracy", "val_accuracy")
+        figures = "  ".join(f"{name} {logs[name]:.3f}" for name in names if name in logs)
+        self._bar.update(self._task, figures=figures)
+        if not self._console.is_terminal:
+            left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
+            self._console.print(
+                f"{self.title} {number}/{self.epochs}  {figures}  {_clock(left)} left",
+                highlight=False,
+            )
+
+
+class _Callback(keras.callbacks.Callback):
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
+        self._epochs_done = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.step()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs_done += 1
+        self.progress.epoch(self._epochs_done, logs or {})
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

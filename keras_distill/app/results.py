@@ -1,0 +1,83 @@
+"""What a run leaves behind: the final table, and files that are whole or not there."""
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import rich.console
+import rich.table
+
+from tflite_export.whole_file import write_whole
+
+PACKAGES = ("keras-distill", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy")
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column to the left, figures to the right."""
+    table = rich.table.Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    rich.console.Console().print(table)
+
+
+def say(sentence: str) -> None:
+    """Print a sentence about what is going on, beside the results."""
+    rich.console.Console(stderr=True).print(sentence, highlight=False, markup=False)
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence that belongs to the results."""
+    rich.console.Console().print(sentence, highlight=False, markup=False)
+
+
+def percent(share: float | None) -> str:
+    """0.9123 → "91.2 %"."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def size(count: int | None) -> str:
+    """1234567 → "1,234,567"."""
+    return "" if count is None else f"{count:,}"
+
+
+def milliseconds(value: float | None) -> str:
+    """1.234 → "1.23 ms"."""
+    return "" if value is None else f"{value:.3g} ms"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole."""
+    write_whole(path, text.encode())
+
+
+def write_summary(path: Path, summary: dict) -> None:
+    """Write `summary` as JSON, with the versions of what it was made with."""
+    content = json.dumps({**summary, "versions": versions()}, indent=2, ensure_ascii=False)
+    write_text(path, content + "\n")
+
+
+def write_history(path: Path, history: dict[str, list]) -> None:
+    """Write a Keras history as CSV: one line for each epoch, counted from 1."""
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["epoch", *history])
+    for number, row in enumerate(zip(*history.values(), strict=True), 1):
+        writer.writerow([number, *(f"{float(value):.6g}" for value in row)])
+    write_text(path, lines.getvalue())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
