@@ -17,21 +17,18 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere for the length of the block; Python's stderr with it."""
+    """Sends Python's stderr and file descriptor 2 to nowhere for the length of the block."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error: nothing to hush
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        try:
+            kept = os.dup(2)
+        except OSError:  # the process has no standard error
+            yield
+            return
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -11,7 +11,7 @@ names of inputs and outputs; `flatbuffer.with_names` writes them into the file, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,28 +179,27 @@ def _explained(error: Exception, graph: Any, model: Any) -> Exception:
     """The converter's error in terms of the model's layers, where it says which operator failed."""
     message = str(error)
     missing = {
-        name
+        name.removeprefix("Flex")
         for names in re.findall(r"^(?:Flex|Custom|TF Select) ops: (.+)$", message, re.MULTILINE)
         for name in re.split(r",\s*", names.strip())
     }
-    missing |= set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", message))
-    if missing:
-        missing = {name.removeprefix("Flex") for name in missing}
-        places = [_layer_of(n.name, model) for n in _nodes(graph) if n.op in missing]
-    else:
-        places = [
-            _layer_of(node, model)
-            for node in re.findall(r'loc\((?:fused\["\w+:", )?"([^"]+)"', message)
-        ]
-    layers = sorted({place for place in places if place})
-    if not missing and not layers:
+    places = re.findall(r'error: loc\((?:fused\["\w+:", )?"([^"]+)"', message)
+    if missing and not places:
+        places = [node.name for node in _nodes(graph) if node.op in missing]
+    if not missing and not places:
         return error
-    what = f"the operators {sorted(missing)}" if missing else "something in it"
-    where = f"in the layers {layers}" if layers else "outside any layer"
+    layers = sorted({_layer_of(node, model) or f"{node} (in no layer)" for node in places})
+    details = re.findall(r"^\s+(tf\.\w+\(.*?\) -> \(.*?\))", message, re.MULTILINE)
     return ConversionError(
-        f"{model.name!r} needs {what}, {where}, and TFLite has no builtin operator for that: write "
-        "that layer with other operations, or cut it off and compute it outside the file."
+        f"{model.name!r} needs {_listed(missing) or 'something'} in {_listed(layers)}, and TFLite "
+        "has no builtin operator for that"
+        + (f" ({'; '.join(details[:3])})" if details else "")
+        + ": write that layer with other operations, or cut it off and compute it outside the file."
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

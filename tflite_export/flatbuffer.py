@@ -111,8 +111,23 @@ def _check_tensor(tensor: Any, buffer: Any) -> None:
             raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
 
 
+class _Builder(flatbuffers.Builder):
+    """Weights start at multiples of 16 bytes, as the schema asks (`force_align`): interpreters on
+    microcontrollers and vector kernels read them in place. The generated Python code forgets it."""
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        if x.dtype != np.uint8 or not x.size:
+            return super().CreateNumpyVector(x)
+        self.StartVector(1, x.size, 16)
+        self.head = self.Head() - x.size
+        self.Bytes[self.Head() : self.Head() + x.size] = x.tobytes()
+        self.vectorNumElems = x.size
+        return self.EndVector()
+
+
 def write(model: Any) -> bytes:
-    builder = flatbuffers.Builder(1 << 16)
+    """The flatbuffer of an object tree."""
+    builder = _Builder(1 << 16)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

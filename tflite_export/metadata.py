@@ -98,7 +98,7 @@ def _labelled(graph: Any, labels: Sequence[str]) -> int:
         raise ValueError(f"labels={labels!r}: give a list of class names.")
     for label in labels:
         # One label a line: whatever splits lines would make two of one.
-        if not label.strip() or len(label.splitlines()) != 1 or "\x00" in label:
+        if not label.strip() or label.splitlines() != [label] or "\x00" in label:
             raise ValueError(
                 f"The label {label!r} is empty or has a line break: one line for each."
             )

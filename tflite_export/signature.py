@@ -75,7 +75,10 @@ def _specs(model: Any) -> tuple[list[_Spec] | None, Callable[[Sequence[Any]], An
     def symbolic(structure: Any) -> bool:
         return all(hasattr(t, "shape") for t in keras.tree.flatten(structure))
 
-    structure = model.input if getattr(model, "inputs", None) else None
+    structure = None
+    if getattr(model, "inputs", None):
+        # A Sequential's `input` is there only after it was called inside another model.
+        structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     if structure is not None and symbolic(structure):
         paths = keras.tree.flatten_with_path(structure)
         names = _distinct([_chosen(path, t.name) for path, t in paths], "input")

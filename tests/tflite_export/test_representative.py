@@ -1,0 +1,95 @@
+"""Representative data in all the forms that Keras users have, and clear words for the others."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tflite_export.representative import read
+from tflite_export.signature import ModelInput
+
+IMAGE = (ModelInput("image", (1, 4, 4, 3), "float32"),)
+TWO = (ModelInput("b", (1, 3), "float32"), ModelInput("a", (1, 2), "float32"))
+X = np.random.default_rng(0).normal(size=(10, 4, 4, 3)).astype("float32")
+Y = np.arange(10)
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return X[2 * index : 2 * index + 2], Y[2 * index : 2 * index + 2]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        X,
+        X.astype("float64"),
+        tf.constant(X),
+        list(X),
+        (X, Y),
+        [X[:5], X[5:]],
+        [(X[:5], Y[:5]), (X[5:], Y[5:])],
+        {"image": X},
+        tf.data.Dataset.from_tensor_slices(X).batch(3),
+        tf.data.Dataset.from_tensor_slices(X),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(3),
+        tf.data.Dataset.from_tensor_slices((X, Y, np.ones(10))).batch(4),
+        tf.data.Dataset.from_tensor_slices(({"image": X}, Y)).batch(4),
+        Batches(),
+        lambda: ([x[None]] for x in X),
+        (x[None] for x in X),
+    ],
+    ids=[
+        "array", "float64", "tensor", "list of examples", "(x, y)", "list of batches",
+        "list of (x, y)", "dict", "tf.data", "tf.data unbatched", "tf.data (x, y)",
+        "tf.data (x, y, w)", "tf.data dict", "PyDataset", "TFLite's function", "generator",
+    ],
+)  # fmt: skip
+def test_all_forms_give_the_same_examples(dataset):
+    examples = read(dataset, IMAGE, 8)
+    assert [set(e) for e in examples] == [{"image"}] * 8
+    assert {e["image"].dtype for e in examples} == {np.dtype("float32")}
+    np.testing.assert_array_equal(np.concatenate([e["image"] for e in examples]), X[:8])
+
+
+@pytest.mark.parametrize("form", [list, tuple, dict])
+def test_several_inputs(form):
+    b, a = np.ones((5, 3)), np.zeros((5, 2))
+    dataset = {"a": a, "b": b} if form is dict else form([b, a])
+    for example in read(dataset, TWO, 5):
+        assert example["b"].shape == (1, 3)
+        assert example["a"].shape == (1, 2)
+
+
+def test_no_more_is_read_than_asked_for():
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield X[:2]
+
+    assert len(read(endless(), IMAGE, 7)) == 7
+    assert len(taken) == 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        (None, "pass representative_dataset="),
+        ([], "empty"),
+        (X[:0], "empty"),
+        (X[:, :3], r"\(3, 4, 3\).*\(4, 4, 3\)"),
+        (np.where(X[3, 0, 0, 0] == X, np.nan, X), "not finite in example 3"),
+        (X * np.inf, "not finite"),
+        ({"photo": X}, r"\['photo'\].*\['image'\]"),
+        (7, "int"),
+        (np.full((2, 4, 4, 3), "a"), "holds"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(dataset, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read(dataset, IMAGE, 8)

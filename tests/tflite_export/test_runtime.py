@@ -1,0 +1,128 @@
+"""The runtime: any number of examples, floats in and out, and files that cannot be trusted."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tflite_export as te
+from tflite_export.runtime import load
+
+
+@pytest.fixture(scope="module")
+def files(net, examples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return {
+        "float": te.export(net, folder / "float.tflite"),
+        "open batch": te.export(net, folder / "open.tflite", batch_size=None),
+        "batch of 4": te.export(net, folder / "four.tflite", batch_size=4),
+        "int8": te.export(
+            net, folder / "int8.tflite", "int8", examples, "int8", normalization=(128, 128),
+            inference_output_type="int8",
+        ),
+    }  # fmt: skip
+
+
+def test_it_imports_neither_tensorflow_nor_keras(files):
+    code = (
+        "import sys; from tflite_export.runtime import load; import numpy as np;"
+        f"load({str(files['int8'].path)!r}).run(np.zeros((2, 12, 12, 3), 'float32'));"
+        "print(sorted({'tensorflow', 'keras', 'tf_keras', 'jax', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+@pytest.mark.parametrize("kind", ["float", "open batch", "batch of 4"])
+def test_any_number_of_examples_goes_through_any_batch(net, examples, files, kind, count):
+    answers = load(files[kind]).run(examples[:count])
+    assert answers.shape == (count, 3)
+    if count:
+        want = net.predict(examples[:count], verbose=0)
+        np.testing.assert_allclose(answers, want, atol=1e-4)
+
+
+def test_runs_do_not_remember_earlier_ones(examples, files):
+    interpreter = load(files["open batch"])
+    first = interpreter.run(examples[:3])
+    interpreter.run(examples[3:20])
+    np.testing.assert_array_equal(interpreter.run(examples[:3]), first)
+
+
+def test_floats_are_quantised_and_integers_passed_as_they_are(examples, files):
+    interpreter = load(files["int8"])
+    info = interpreter.inputs[0]
+    assert info.quantization == (1 / 128, 0)
+    stored = info.quantize(examples)
+    np.testing.assert_array_equal(stored, np.clip(np.round(examples * 128), -128, 127))
+    np.testing.assert_array_equal(interpreter.run(examples), interpreter.run(stored))
+    raw = interpreter.run(stored, dequantize=False)
+    assert raw.dtype == np.int8
+    np.testing.assert_array_equal(interpreter.outputs[0].dequantize(raw), interpreter.run(stored))
+
+
+def test_runtimes_agree(examples, files):
+    with pytest.warns(UserWarning, match="deprecated"):
+        tensorflow = load(files["int8"], runtime="tensorflow")
+    assert tensorflow.runtime == "tensorflow"
+    litert = load(files["int8"], runtime="litert")
+    step = litert.outputs[0].scale
+    difference = tensorflow.run(examples) - litert.run(examples)
+    assert np.abs(difference).max() <= 2.01 * step
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (np.zeros((2, 12, 12, 1), "float32"), r"takes \(examples, 12, 12, 3\)"),
+        (np.zeros((12, 12, 3), "float32"), r"takes \(examples, 12, 12, 3\)"),
+        ({"photo": np.zeros((2, 12, 12, 3))}, r"\['image'\]"),
+        (np.full((2, 12, 12, 3), 300), "do not fit"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(files, inputs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load(files["int8"]).run(inputs)
+
+
+def test_unknown_runtimes_and_missing_files():
+    with pytest.raises(ValueError, match="'litert', 'tflite-runtime', 'tensorflow'"):
+        load(b"", runtime="onnx")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.tflite"):
+        load("nowhere.tflite")
+
+
+@pytest.mark.parametrize("damage", ["cut", "bytes", "pointers"])
+def test_damaged_files_raise_and_do_not_crash(files, damage):
+    """Each of these either still runs, or is a ValueError; a crash would end this process."""
+    whole = files["int8"].path.read_bytes()
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        broken = bytearray(whole)
+        if damage == "cut":
+            broken = broken[: rng.integers(0, len(whole))]
+        elif damage == "bytes":
+            for place in rng.integers(0, len(whole), 8):
+                broken[place] = rng.integers(0, 256)
+        else:
+            place = int(rng.integers(0, len(whole) // 4)) * 4
+            broken[place : place + 4] = rng.integers(0, 256, 4, "uint8").tobytes()
+        try:
+            load(bytes(broken))
+        except ValueError:
+            refused += 1
+    assert refused > (55 if damage == "cut" else 5)
+
+
+def test_a_damaged_file_is_named(tmp_path, files):
+    path = tmp_path / "half.tflite"
+    path.write_bytes(files["int8"].path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"half\.tflite is a damaged TFLite file"):
+        load(path)
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match=r"half\.tflite is not a TFLite file"):
+        load(path)

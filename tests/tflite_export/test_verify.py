@@ -1,0 +1,182 @@
+"""`verify` finds what differs, and nothing else; figures are those of plain NumPy."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tflite_export as te
+from tflite_export.verification import Comparison
+
+
+@pytest.fixture(scope="module")
+def exported(net, tmp_path_factory):
+    return te.export(net, tmp_path_factory.mktemp("v") / "net.tflite", labels=["red", "gr", "bl"])
+
+
+def shifted(net, by):
+    """`net` with `by` added to the third logit."""
+    other = keras.models.clone_model(net)
+    other.set_weights(net.get_weights())
+    dense = other.get_layer("logits")
+    dense.bias.assign(dense.bias + np.array([0, 0, by], "float32"))
+    return other
+
+
+def test_an_honest_file_passes(net, examples, photos, exported):
+    result = te.verify(net, exported, (examples, photos[1]))
+    assert result.agreement == 1.0
+    assert result.max_error < 1e-4
+    assert result.snr_db > 80
+    assert result.examples == 64
+    truth = (net.predict(examples, verbose=0).argmax(1) == photos[1]).mean()
+    assert result.accuracy == result.reference_accuracy == truth
+    assert result.raise_if_worse(agreement=1.0, accuracy_drop=0.0, snr_db=80) is result
+
+
+def test_a_planted_difference_is_found_and_measured(net, examples, photos, exported):
+    other = shifted(net, 2.0)
+    want, have = other.predict(examples, verbose=0), net.predict(examples, verbose=0)
+    result = te.verify(other, exported, examples, labels=photos[1])
+    assert result.max_error == pytest.approx(2.0, abs=1e-4)
+    assert result.mean_error == pytest.approx(2 / 3, abs=1e-4)
+    assert result.agreement == (want.argmax(1) == have.argmax(1)).mean()
+    assert result.reference_accuracy == (want.argmax(1) == photos[1]).mean()
+    assert result.accuracy == (have.argmax(1) == photos[1]).mean()
+    power = 10 * math.log10((want**2).sum() / ((want - have) ** 2).sum())
+    assert result.snr_db == pytest.approx(power, abs=0.01)
+    for name, number in (("red", 0), ("gr", 1), ("bl", 2)):
+        rows = photos[1] == number
+        ours, theirs = ((a[rows].argmax(1) == number).mean() for a in (want, have))
+        assert result.per_class[name] == (ours, theirs, rows.sum())
+    with pytest.raises(te.VerificationError, match=r"max error is 2, asked for at most 1"):
+        result.raise_if_worse(agreement=None, max_error=1)
+    with pytest.raises(te.VerificationError, match="SNR"):
+        result.raise_if_worse(agreement=None, snr_db=60)
+
+
+@pytest.mark.parametrize("form", ["batches", "pairs", "one-hot", "list", "tensors", "weights"])
+def test_all_forms_of_data_give_the_same_figures(net, examples, photos, exported, form):
+    x, y = examples, photos[1]
+    whole = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    data = {
+        "batches": (whole.map(lambda x, y: x), y),
+        "pairs": (whole, None),
+        "one-hot": ((x, np.eye(3)[y]), None),
+        "list": ([(x[:40], y[:40]), (x[40:], y[40:])], None),
+        "tensors": ((tf.constant(x), tf.constant(y)), None),
+        "weights": (whole.map(lambda x, y: (x, y, tf.ones_like(y))), None),
+    }[form]
+    result = te.verify(shifted(net, 2.0), exported, data[0], data[1])
+    plain = te.verify(shifted(net, 2.0), exported, (x, y))
+    assert result.examples == 64
+    assert result.per_class == plain.per_class
+    assert result.agreement == plain.agreement
+
+
+def test_max_examples(net, examples, photos, exported):
+    assert te.verify(net, exported, (examples, photos[1]), max_examples=37).examples == 37
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize("normalization", [(127.5, 127.5), (128, 128)])
+@pytest.mark.parametrize("recipe", [None, "int8"])
+def test_model_data_reach_a_file_of_pixels_as_pixels(
+    net, examples, photos, tmp_path, kind, normalization, recipe
+):
+    """verify on the model's data is running the file on the photos themselves."""
+    exported = te.export(
+        net, tmp_path / "p.tflite", recipe, examples, kind, normalization=normalization
+    )
+    pixels = photos[0]
+    data = ((pixels.astype("float32") - normalization[0]) / normalization[1]).astype("float32")
+    given = pixels if kind == "uint8" else (pixels.astype("int16") - 128).astype("int8")
+    error = np.abs(te.load(exported).run(given) - net.predict(data, verbose=0))
+    result = te.verify(net, exported.path, data)
+    assert result.max_error == pytest.approx(error.max(), rel=1e-3, abs=1e-5)
+    assert result.agreement >= 0.95
+
+
+def test_two_files_from_anywhere(net, examples, tmp_path):
+    """Files of the plain TensorFlow converter: other names, int8 at the edges, no metadata."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([x[None]] for x in examples)
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    theirs = tmp_path / "theirs.tflite"
+    theirs.write_bytes(converter.convert())
+    ours = te.export(net, tmp_path / "ours.tflite")
+    result = te.verify(ours.path, theirs, examples)
+    assert result.agreement >= 0.95
+    assert 15 < result.snr_db < 60
+    assert te.verify(theirs, theirs, examples).snr_db == math.inf
+
+
+def test_several_outputs_and_plain_numbers(tmp_path, rng):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(
+        x, [keras.layers.Dense(1, name="price")(x), keras.layers.Dense(3, name="kind")(x)]
+    )
+    exported = te.export(model, tmp_path / "m.tflite")
+    data = rng.normal(size=(20, 4)).astype("float32")
+    kinds = model.predict(data, verbose=0)[1].argmax(1)
+    result = te.verify(model, exported, data)
+    assert list(result.outputs) == ["price", "kind"]
+    assert result.agreement is None
+    assert result.max_error < 1e-5
+    with pytest.raises(ValueError, match="no classes to agree on"):
+        result.raise_if_worse()
+    result.raise_if_worse(agreement=None, snr_db=80)
+    named = te.verify(model, exported, [(data, {"kind": kinds})], output="kind")
+    assert named.agreement == named.accuracy == 1.0
+    with pytest.raises(ValueError, match=r"\['price', 'kind'\]"):
+        te.verify(model, exported, data, output="nothing")
+
+
+def test_one_yes_or_no_unit_has_answers_above_a_threshold():
+    comparison = Comparison("p", threshold=0.5)
+    want, have = np.array([[0.9], [0.2], [0.6], [0.4]]), np.array([[0.8], [0.7], [0.55], [0.1]])
+    comparison.add(want, have, np.array([1, 0, 1, 1]))
+    assert comparison.agreement == 0.75
+    assert comparison.reference_accuracy == 0.75
+    assert comparison.accuracy == 0.5
+
+
+def test_segmentation_counts_each_pixel():
+    want = np.eye(3)[np.array([[[0, 1], [2, 2]]])]
+    have = np.eye(3)[np.array([[[0, 1], [2, 0]]])]
+    comparison = Comparison("mask")
+    comparison.add(want, have, np.array([[[0, 1], [2, 1]]]))
+    assert comparison.agreement == 0.75
+    assert comparison.accuracy == 0.75
+    assert comparison.per_class[1] == (0.5, 0.5, 2)
+
+
+def test_nan_never_agrees():
+    comparison = Comparison("x")
+    nan = np.array([[np.nan, 1.0], [1.0, 0.0]])
+    comparison.add(np.array([[1.0, 0.0], [1.0, 0.0]]), nan, None)
+    comparison.add(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]]), None)
+    assert comparison.agreement == pytest.approx(2 / 3)
+    assert math.isnan(comparison.max_error)
+    result = te.Verification(2, {"x": comparison}, "x")
+    with pytest.raises(te.VerificationError, match="max error is nan"):
+        result.raise_if_worse(agreement=None, max_error=1e9)
+
+
+def test_what_cannot_be_compared_is_said(net, examples, photos, exported):
+    with pytest.raises(ValueError, match="no examples"):
+        te.verify(net, exported, examples[:0])
+    with pytest.raises(ValueError, match="labels"):
+        te.verify(net, exported, examples, labels=photos[1][:10])
+    with pytest.raises(ValueError, match="one-hot"):
+        te.verify(net, exported, (examples, np.zeros((64, 2))))
+
+
+def test_the_text_says_what_a_reader_asks_first(net, examples, photos, exported):
+    text = str(te.verify(net, exported, (examples, photos[1])))
+    assert text.startswith("64 examples\nlogits: agreement 100.00%")
+    assert "reference" in text
+    assert "gr " in text
