@@ -19,6 +19,8 @@ from keras_distill.taps import Tap
 ACTIVATIONS = ("linear", "softmax", "sigmoid")
 _PROBABILITIES = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
 _PASS_THROUGH = (keras.layers.Identity, keras.layers.Dropout, keras.layers.ActivityRegularization)
+_RESHAPE = (keras.layers.Reshape, keras.layers.Flatten)
+_LINEAR = keras.activations.linear
 _SMALLEST = float(np.finfo("float32").tiny)
 
 
@@ -55,15 +57,19 @@ def _head_of_tensor(tensor) -> Head:
     layer, _, index = tensor._keras_history
     if getattr(layer, "outputs", None):
         return _head_of_tensor(layer.outputs[index])
-    passes = isinstance(layer, _PASS_THROUGH) or (
-        isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
-    )
-    if passes:
-        try:
-            return _head_of_tensor(layer.input)
-        except (AttributeError, ValueError):  # called in several places: the one above is not known
-            return UNKNOWN
-    return _head_of_layer(layer)
+    linear = isinstance(layer, keras.layers.Activation) and layer.activation is _LINEAR
+    reshape = isinstance(layer, _RESHAPE)
+    if not (linear or reshape or isinstance(layer, _PASS_THROUGH)):
+        return _head_of_layer(layer)
+    try:
+        before = layer.input
+    except (AttributeError, ValueError):  # called in several places: the one above is not known
+        return UNKNOWN
+    if not reshape:
+        return _head_of_tensor(before)
+    if before.shape[-1] != tensor.shape[-1]:
+        return UNKNOWN
+    return dataclasses.replace(_head_of_tensor(before), tap=None)  # the shape there is another
 
 
 def _head_of_layer(layer) -> Head:
@@ -85,7 +91,7 @@ def _head_of_layer(layer) -> Head:
 
 
 def declared(heads: list[Head], activation: Any, argument: str) -> list[Head]:
-    """Return `heads` as the user declares them: one word for all outputs, or a structure with one for each."""
+    """Return `heads` as the user declares them: one word for all outputs, or one for each."""
     words = keras.tree.flatten(activation)
     for word in words:
         if word not in ("auto", *ACTIVATIONS):
@@ -94,7 +100,7 @@ def declared(heads: list[Head], activation: Any, argument: str) -> list[Head]:
             )
     if len(words) == 1:
         words = words * len(heads)
-    elif len(heads) == 1:  # a subclassed model does not show how many outputs it has
+    elif heads == [UNKNOWN]:  # a subclassed model does not show how many outputs it has
         heads = heads * len(words)
     if len(words) != len(heads):
         raise ValueError(f"{argument} names {len(words)} outputs, and the model has {len(heads)}.")

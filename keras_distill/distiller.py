@@ -254,7 +254,9 @@ class Distiller(DistillationModel):
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
-        return self._network(x, training=training)
+        answer = self._network(x, training=training)
+        self.built = True  # Keras would set this in `self(x)`, which training does not call
+        return answer
 
     def after_step(self) -> None:
         """Let a teacher follow that follows the student."""
@@ -263,7 +265,9 @@ class Distiller(DistillationModel):
     def mix(self, x, y, sample_weight, answer: Answer, targets: Answer | None):
         """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
         rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-        student_loss = self._student_loss(y, answer.outputs, sample_weight)
+        share = self.student_loss_weight
+        # Where the labels do not count they may be anything: −1 is a usual mark of "none".
+        student_loss = self._student_loss(y, answer.outputs, sample_weight) if share > 0 else 0.0
         distillation_loss = 0.0
         if targets is not None:
             for loss, weight, tracker in zip(
@@ -277,10 +281,7 @@ class Distiller(DistillationModel):
                 )
                 tracker.update_state(value, sample_weight=rows)
                 distillation_loss = distillation_loss + weight * value
-        share = self.student_loss_weight
-        total = (1.0 - share) * distillation_loss + self._regularization()
-        if share > 0:  # not 0·NaN, where labels of −1 mean that there is none
-            total = total + share * student_loss
+        total = share * student_loss + (1.0 - share) * distillation_loss + self._regularization()
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)
         if self.compiled:
@@ -363,12 +364,11 @@ class Distiller(DistillationModel):
     def get_config(self):
         """Return the arguments of the constructor, serialised; weights are saved beside it."""
         network = self._network
-        model = isinstance(self._teacher, ModelTeacher)
         teacher = self._teacher.network if isinstance(self._teacher, ModelTeacher) else None
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "teacher": serialize(self._teacher.model if model else self._teacher),
+            "teacher": serialize(self.teacher),
             "student": serialize(self.student),
             "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
             "distillation_loss_weights": list(self.distillation_loss_weights),
@@ -390,6 +390,18 @@ class Distiller(DistillationModel):
             deserialize(loss) for loss in config["distillation_losses"]
         ]
         return cls(**config)
+
+    def get_build_config(self):
+        """None: the student is built by its own."""
+
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`; the file holds the teacher too.
+
+        Raises:
+            ValueError: the teacher cannot be saved. Nothing is written then.
+        """
+        self.get_config()  # Keras would find out with the file half written
+        super().save(filepath, *args, **kwargs)
 
     def save_assets(self, dir_path):
         """Write the teacher's weights into the file that `save` makes."""

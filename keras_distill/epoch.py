@@ -51,7 +51,7 @@ class Shuffled:
     def __init__(self, arrays, batch_size: int):
         import tensorflow as tf
 
-        arrays = keras.tree.map_structure(tf.convert_to_tensor, arrays)
+        arrays = _tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
         count = len(keras.tree.flatten(arrays)[0])
         self.seed = _on_cpu("order_seed")
 
@@ -78,3 +78,12 @@ def are_arrays(data) -> bool:
     return bool(leaves) and all(
         isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) > 0 for leaf in leaves
     )
+
+
+def _tuples(structure):
+    """`structure` with tuples for lists, which tf.data would take for tensors."""
+    if isinstance(structure, dict):
+        return {key: _tuples(value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        return tuple(_tuples(value) for value in structure)
+    return structure

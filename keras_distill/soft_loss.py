@@ -32,7 +32,7 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, names, h
     """
 
     def pick(structure, whose):
-        return pick_output(structure, getattr(loss, "output", None), names, whose)
+        return pick_output(structure, getattr(loss, "output_name", None), names, whose)
 
     logits = isinstance(loss, LogitLoss)
     teacher = _read(loss, "teacher", targets, logits, pick)
@@ -75,7 +75,7 @@ def _read(loss, whose: str, answer: Answer, logits: bool, pick):
 
 
 def pick_output(structure, output, names, whose: str):
-    """Return the one of several outputs that `output` means (a key, a name, a position); all if it is None."""
+    """Return the one of several outputs that `output` (a key, name or position) means; all if None."""
     if output is None:
         return structure
     if isinstance(structure, dict) and output in structure:

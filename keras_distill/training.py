@@ -79,6 +79,8 @@ class DistillationModel(keras.Model):
         arrays = epoch.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
+        elif validation_split and validation_data is None:
+            kwargs["validation_split"] = validation_split  # Keras says for which data it works
         self.check_batch(_first_batch(x, batch_size))
         if arrays and shuffle is True and steps_per_epoch is None:
             given = tuple(part for part in (x, y, sample_weight) if part is not None)
@@ -90,9 +92,9 @@ class DistillationModel(keras.Model):
             added.append(_SetSeed(self, shuffled.seed))
             if validation_data is not None:
                 kwargs.setdefault("validation_batch_size", batch_size)
-            x, y, sample_weight, batch_size = shuffled.dataset, None, None, None
-        elif validation_split and not arrays:
-            kwargs["validation_split"] = validation_split  # Keras says for which data it works
+            x, y, sample_weight, batch_size, shuffle = shuffled.dataset, None, None, None, False
+        elif type(x).__module__.startswith("tensorflow."):
+            shuffle = False  # a tf.data.Dataset shuffles itself; Keras would warn
         if isinstance(callbacks, keras.callbacks.CallbackList):
             for callback in added:
                 callback.set_model(self)

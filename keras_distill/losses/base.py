@@ -32,7 +32,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
     def __init__(self, name=None, output=None, teacher_layer_name=None, student_layer_name=None):
         self.name = name or snake_case(type(self).__name__)
-        self.output = output
+        self.output_name = output  # not `output`: a loss that is a layer has that already
         self.teacher_layer_name = teacher_layer_name
         self.student_layer_name = student_layer_name
 
@@ -51,7 +51,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         """Return the arguments of the constructor."""
         return {
             "name": self.name,
-            "output": self.output,
+            "output": self.output_name,
             "teacher_layer_name": self.teacher_layer_name,
             "student_layer_name": self.student_layer_name,
         }

@@ -105,19 +105,13 @@ class LogitLoss(DistillationLoss):
 
     def validate_model_compatibility(self, teacher, student) -> None:
         """Compare the numbers of classes, where both models show them and have one output."""
-        if self.output is not None:
+        if self.output_name is not None:
             return  # which outputs these are is known when the networks run
-        shapes = [
-            getattr(model, "output_shape", None) if _built(model) else None
-            for model in (teacher, student)
-        ]
-        if all(
-            isinstance(shape, tuple) and shape and not isinstance(shape[0], tuple)
-            for shape in shapes
-        ):
-            columns = shapes[0][-1]
+        outputs = [getattr(model, "outputs", None) or [] for model in (teacher, student)]
+        if [len(each) for each in outputs] == [1, 1]:
+            columns, classes = (each[0].shape[-1] for each in outputs)
             chosen = columns if self.class_indices is None else len(self.class_indices)
-            self.check_classes(columns, chosen, shapes[1][-1])
+            self.check_classes(columns, chosen, classes)
 
     def validate_outputs(self, teacher_outputs, student_outputs) -> None:
         """Called by `keras.distillation.Distiller`: both must have the same number of outputs."""
@@ -125,11 +119,7 @@ class LogitLoss(DistillationLoss):
 
     def get_config(self):
         """Return the arguments of the constructor."""
-        return {"class_indices": self.class_indices, "output": self.output, "name": self.name}
-
-
-def _built(model) -> bool:
-    return getattr(model, "outputs", None) is not None
+        return {"class_indices": self.class_indices, "output": self.output_name, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -1,0 +1,23 @@
+"""TensorFlow quiet, on the CPU, and every test from the same seed."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_seed_for_every_test():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator, the same in every test."""
+    return np.random.default_rng(7)

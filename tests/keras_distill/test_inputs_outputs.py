@@ -1,0 +1,182 @@
+"""Networks that see different inputs, and networks with several outputs."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_distill as kd
+from tests.golden import response as golden
+from tests.keras_distill.networks import examples, mlp
+
+SCE = "sparse_categorical_crossentropy"
+STILL = keras.optimizers.SGD
+
+
+def cnn(size):
+    """A classifier of greyscale images."""
+    x = inputs = keras.Input((size, size, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def test_a_callable_prepares_each_networks_inputs(rng):
+    x = rng.uniform(0, 255, (6, 8, 8, 1)).astype("float32")
+    y = np.arange(6) % 3
+    teacher, student = cnn(16), cnn(4)
+    model = kd.Distiller(
+        teacher,
+        student,
+        "soft_targets",
+        teacher_inputs=lambda batch: tf.image.resize(batch, (16, 16)) / 255.0,
+        student_inputs=lambda batch: tf.image.resize(batch, (4, 4)) / 127.5 - 1.0,
+    )
+    model.compile(STILL(0.0), loss=SCE, metrics=["accuracy"])
+    t = teacher(tf.image.resize(x, (16, 16)) / 255.0)
+    s = student(tf.image.resize(x, (4, 4)) / 127.5 - 1.0)
+    history = model.fit(x, y, validation_data=(x, y), batch_size=6, verbose=0).history
+    assert history["distillation_loss"][0] == pytest.approx(
+        golden.soft_targets(t, s, 4.0), rel=1e-3
+    )
+    assert history["val_student_loss"][0] == pytest.approx(golden.crossentropy(y, s), rel=1e-4)
+    np.testing.assert_allclose(model.predict(x, verbose=0), s, rtol=1e-4, atol=1e-6)
+
+
+def test_a_key_picks_each_networks_inputs():
+    x, y = examples()
+    wide = np.concatenate([x, x], axis=-1)
+    teacher, student = mlp(features=8, width=16), mlp(features=4)
+    model = kd.Distiller(
+        teacher, student, "soft_targets", teacher_inputs="wide", student_inputs="narrow"
+    )
+    model.compile(STILL(0.0), loss=SCE)
+    history = model.fit({"wide": wide, "narrow": x}, y, batch_size=24, verbose=0).history
+    expected = golden.soft_targets(
+        teacher.predict(wide, verbose=0), student.predict(x, verbose=0), 4.0
+    )
+    assert history["distillation_loss"][0] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(
+        ValueError, match=r"teacher_inputs='wide' is not in the batch, which has \['narrow'\]"
+    ):
+        model.fit({"narrow": x}, y, verbose=0)
+    assert model.predict({"narrow": x}, verbose=0).shape == (24, 3)
+
+
+def two_heads(structure, width=8):
+    """A network with the outputs `kind` (3 classes, logits) and `sure` (1 unit, sigmoid)."""
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(width, activation="relu")(x)
+    kind = layers.Dense(3, name="kind")(x)
+    sure = layers.Dense(1, activation="sigmoid", name="sure")(x)
+    outputs = {"kind": kind, "sure": sure} if structure is dict else [kind, sure]
+    return keras.Model(inputs, outputs)
+
+
+def data(structure):
+    """Inputs and labels of both outputs."""
+    x, y = examples()
+    sure = (y > 0).astype("float32")[:, None]
+    return x, {"kind": y, "sure": sure} if structure is dict else [y, sure]
+
+
+def logit(p):
+    p = np.asarray(p, "float64")
+    return np.log(p) - np.log(1 - p)
+
+
+def parts(model, x):
+    """The soft losses of both outputs, by the golden formulas."""
+    answers = [network.predict(x, verbose=0) for network in (model.teacher, model.student)]
+    (t_kind, t_sure), (s_kind, s_sure) = [
+        (a["kind"], a["sure"]) if isinstance(a, dict) else a for a in answers
+    ]
+    return (
+        golden.soft_targets(t_kind, s_kind, 4.0),
+        golden.soft_labels(logit(t_sure), logit(s_sure), 4.0),
+    )
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+def test_several_outputs_are_taught_together(structure):
+    x, y = data(structure)
+    losses = [SCE, "binary_crossentropy"]
+    model = kd.Distiller(two_heads(structure, 16), two_heads(structure), "soft_targets")
+    model.compile(
+        STILL(0.0),
+        loss=dict(zip(("kind", "sure"), losses, strict=True)) if structure is dict else losses,
+    )
+    kind, sure = parts(model, x)
+    logs = model.fit(x, y, batch_size=24, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(kind + sure, rel=1e-3)
+    student = keras.models.clone_model(model.student)
+    student.set_weights(model.student.get_weights())
+    student.compile(
+        loss=[
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            keras.losses.BinaryCrossentropy(),
+        ]
+        if structure is list
+        else {
+            "kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "sure": keras.losses.BinaryCrossentropy(),
+        }
+    )
+    alone = student.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["student_loss"][0] == pytest.approx(alone["loss"], rel=1e-4)
+    assert logs["kind_loss"][0] == pytest.approx(alone["kind_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+def test_a_loss_can_read_one_output(structure):
+    x, y = data(structure)
+    model = kd.Distiller(
+        two_heads(structure, 16),
+        two_heads(structure),
+        [
+            kd.losses.SoftTargets(output="kind", name="a"),
+            kd.losses.SoftTargets(output="sure", name="b"),
+        ],
+        distillation_loss_weights=[1.0, 10.0],
+        student_loss_weight=0.0,
+    )
+    model.compile(STILL(0.0))
+    kind, sure = parts(model, x)
+    logs = model.fit(x, y, batch_size=24, verbose=0).history
+    assert logs["a"][0] == pytest.approx(kind, rel=1e-3)
+    assert logs["b"][0] == pytest.approx(sure, rel=1e-3)
+    assert logs["distillation_loss"][0] == pytest.approx(kind + 10 * sure, rel=1e-3)
+
+
+def test_weights_of_examples_for_each_output():
+    x, y = data(dict)
+    weights = {"kind": np.zeros(24, "float32"), "sure": np.ones(24, "float32")}
+    model = kd.Distiller(
+        two_heads(dict, 16), two_heads(dict), "soft_targets", student_loss_weight=0.0
+    )
+    model.compile(STILL(0.0))
+    _, sure = parts(model, x)
+    logs = model.fit(x, y, sample_weight=weights, batch_size=24, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(sure, rel=1e-3)
+
+
+def test_an_output_that_does_not_exist():
+    x, y = data(dict)
+    model = kd.Distiller(two_heads(dict), two_heads(dict), kd.losses.SoftTargets(output="sort"))
+    model.compile("sgd", loss={"kind": SCE, "sure": "binary_crossentropy"})
+    with pytest.raises(
+        ValueError, match=r"output='sort', and the \w+ has the outputs \['kind', 'sure'\]"
+    ):
+        model.fit(x, y, verbose=0)
+
+
+def test_metrics_for_each_output():
+    x, y = data(dict)
+    model = kd.Distiller(two_heads(dict, 16), two_heads(dict), "soft_targets")
+    model.compile(
+        "sgd",
+        loss={"kind": SCE, "sure": "binary_crossentropy"},
+        metrics={"kind": ["accuracy"], "sure": ["binary_accuracy"]},
+    )
+    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert {"kind_accuracy", "val_sure_binary_accuracy"} <= set(history)
