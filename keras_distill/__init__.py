@@ -8,8 +8,32 @@ distiller.fit(x, y, epochs=30)
 distiller.student
 """
 
-from keras_distill import callbacks, losses, teachers
-from keras_distill.distiller import Distiller
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Distiller", "callbacks", "losses", "teachers"]
+if TYPE_CHECKING:
+    from keras_distill import callbacks, data, losses, students, teachers
+    from keras_distill.distiller import Distiller
+
+__all__ = ["Distiller", "callbacks", "data", "losses", "students", "teachers"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Distiller":
+        return importlib.import_module("keras_distill.distiller").Distiller
+    if name in __all__:
+        return importlib.import_module(f"keras_distill.{name}")
+    raise AttributeError(f"module 'keras_distill' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+# `keras.models.load_model` must find our classes as soon as this package is imported. The command line alone
+# waits until a command needs them, so that `--help` answers at once.
+if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
+    from keras_distill.distiller import Distiller

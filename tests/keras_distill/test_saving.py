@@ -115,6 +115,15 @@ def test_weights_are_the_students_and_the_optimizers_not_the_teachers(tmp_path):
     assert os.path.getsize(tmp_path / "student.keras") < 50_000
 
 
+def test_a_fresh_process_loads_it_after_nothing_but_the_import(tmp_path):
+    model = trained()
+    model.save(tmp_path / "d.keras")
+    program = "import keras_distill, keras, sys; print(keras.models.load_model(sys.argv[1]).name)"
+    command = [sys.executable, "-c", program, str(tmp_path / "d.keras")]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.stdout.strip() == "distiller", result.stderr
+
+
 def test_config_round_trip():
     model = kd.Distiller(
         mlp(width=16),
