@@ -87,6 +87,7 @@ def run(output: str | Path, setting: Setting | None = None) -> dict:
     for seed in range(setting.seeds):
         teacher, alone, distilled = _train(digits, setting, seed)
         with tempfile.TemporaryDirectory() as elsewhere:
+            sizes = [_size(one.model, Path(elsewhere)) for one in (teacher, alone)]
             pictures = data.arrays(digits.x_train, digits.y_train, BATCH_SIZE, seed)
             written = write_student(
                 distilled,
@@ -105,10 +106,10 @@ def run(output: str | Path, setting: Setting | None = None) -> dict:
         for name, accuracy in found.items():
             accuracies.setdefault(name, []).append(accuracy)
         if seed == 0:
-            parameters = {"parameters": alone.model.count_params()}
+            parameters = [one.model.count_params() for one in (teacher, alone)]
             parts = {
-                "teacher": {"parameters": teacher.model.count_params()},
-                "alone": parameters,
+                "teacher": {"parameters": parameters[0], "size_bytes": sizes[0]},
+                "alone": {"parameters": parameters[1], "size_bytes": sizes[1]},
                 "distilled": written["student"],
                 "exported": written["exported"],
             }
@@ -143,7 +144,7 @@ def show(summary: dict, output: str | Path) -> None:
                 title,
                 f"{100 * part['accuracy']:.1f} ± {100 * part['accuracy_std']:.1f} %",
                 results.size(part["parameters"]),
-                results.size(part.get("size_bytes")),
+                results.size(part["size_bytes"]),
                 results.milliseconds(part.get("latency_ms")),
             )
         )
@@ -206,6 +207,13 @@ def _train(digits: data.Digits, setting: Setting, seed: int):
 
 def _classifier(model: keras.Model) -> Classifier:
     return Classifier(model, students.NORMALIZATION, (8, 8))
+
+
+def _size(model: keras.Model, folder: Path) -> int:
+    """Bytes of the model as a `.keras` file, without its optimizer."""
+    plain = keras.models.clone_model(model)
+    plain.save(folder / "size.keras")
+    return (folder / "size.keras").stat().st_size
 
 
 def _labelled(y, count: int, seed: int):

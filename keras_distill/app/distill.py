@@ -20,6 +20,8 @@ from keras_distill.app import finetune, results
 from keras_distill.app.classifier import Classifier, write_student
 from keras_distill.app.progress import Progress
 
+QUANTIZATIONS = (None, "float16", "dynamic_int8", "int8")
+
 
 def run(
     photos: str | Path,
@@ -73,6 +75,12 @@ def run(
     """
     arguments = {name: _plain(value) for name, value in locals().items()}
     started = time.monotonic()
+    # What can be refused is refused before the first minute of training.
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(f"quantization={quantization!r} is none of {QUANTIZATIONS}.")
+    if not 0 <= student_loss_weight <= 1:
+        raise ValueError(f"student_loss_weight lies between 0 and 1, got {student_loss_weight}.")
+    soft_targets = kd.losses.SoftTargets(temperature=temperature)
     listing = data.list_folder(photos, seed=seed, validation_split=validation_split)
     keras.utils.set_random_seed(seed)
     pupil = _student(student, listing, width, image_size, student_weights)
@@ -87,11 +95,11 @@ def run(
         teacher, listing, teacher_weights, teacher_image_size, teacher_normalization
     )
     # One pipeline of pixels feeds both, at the larger of the two sizes.
-    size = max(pupil.image_size, master.image_size)
+    height, width = (max(pair) for pair in zip(pupil.image_size, master.image_size, strict=True))
     train = data.photos(
         listing.train_files,
         listing.train_labels,
-        size,
+        (height, width),
         batch_size=batch_size,
         seed=seed,
         augment=data.Light() if augment else None,
@@ -131,7 +139,7 @@ def run(
         validation[pupil.image_size],
         epochs=epochs,
         learning_rate=learning_rate,
-        temperature=temperature,
+        soft_targets=soft_targets,
         student_loss_weight=student_loss_weight,
     )
     summary = {
@@ -279,13 +287,13 @@ def _distil(
     validation,
     epochs: int,
     learning_rate: float,
-    temperature: float,
+    soft_targets: kd.losses.SoftTargets,
     student_loss_weight: float,
 ) -> dict:
     distiller = kd.Distiller(
         teacher=master.model,
         student=pupil.model,
-        distillation_losses=kd.losses.SoftTargets(temperature=temperature),
+        distillation_losses=soft_targets,
         student_loss_weight=student_loss_weight,
         teacher_inputs=master.inputs,
         student_inputs=pupil.inputs,

@@ -47,8 +47,10 @@ def size(count: int | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """1.234 → "1.23 ms"."""
-    return "" if value is None else f"{value:.3g} ms"
+    """1.234 → "1.23 ms", 0.0123 → "12.3 µs"."""
+    if value is None:
+        return ""
+    return f"{value:.3g} ms" if value >= 0.1 else f"{1000 * value:.3g} µs"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -124,6 +124,9 @@ def test_a_teacher_of_other_classes_is_refused(finished, photos, tmp_path):
         ({"student": "no.keras"}, "There is no student file no.keras"),
         ({"teacher": "MobileNetV2", "teacher_weights": "no.h5"}, "no weights file no.h5"),
         ({"photos": "nowhere"}, "There is no folder nowhere"),
+        ({"quantization": "int3"}, "quantization='int3' is none of"),
+        ({"temperature": 0}, "temperature"),
+        ({"student_loss_weight": 1.5}, "student_loss_weight lies between 0 and 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_used_gets_a_sentence(arguments, sentence, photos, tmp_path):
