@@ -74,7 +74,8 @@ def export(
         quantization: None, "float16", "dynamic_int8" or "int8" (quantize.py).
         representative_dataset: for "int8", examples in the form that *the model* takes, so already
             normalised: the data that `fit` gets will do. tf.data, arrays, or batches, with or
-            without labels; `num_calibration_examples` of them are read.
+            without labels; `num_calibration_examples` of them are read. Or the path of a folder
+            of images, whose pixels `normalization` takes to the model's input.
         inference_input_type: "float32"; "uint8" (pixels, as MediaPipe Tasks takes them); "int8"
             (pixel - 128, for microcontrollers). Integer types of other files are cast.
         labels: class names, in the order of the last output axis.
@@ -103,7 +104,7 @@ def export(
     examples = []
     if needs_examples(quantization):
         examples = representative.read(
-            representative_dataset, signature.inputs, num_calibration_examples
+            representative_dataset, signature.inputs, num_calibration_examples, normal
         )
 
     pixels = {}

@@ -105,10 +105,31 @@ def _check_tensor(tensor: Any, buffer: Any) -> None:
     kind = TYPE_NAMES.get(tensor.type)
     if kind is None:
         raise ValueError(f"tensor type {tensor.type}")
+    _check_quantization(tensor, shape, kind)
     if buffer.data is not None and len(buffer.data) and kind in _BITS and tensor.sparsity is None:
         needed = math.prod(shape) * _BITS[kind] // 8
         if needed > len(buffer.data):
             raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
+
+
+def _check_quantization(tensor: Any, shape: list[int], kind: str) -> None:
+    """Kernels compute with these numbers without looking: a zero point of 10^9 crashes them."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or kind not in _ENDS:
+        return
+    scale = np.asarray(quantization.scale)
+    zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
+    if not np.isfinite(scale).all() or (scale < 0).any():
+        raise ValueError(f"a scale of {scale.min()}")
+    low, high = _ENDS[kind]
+    if ((zero < low) | (zero > high)).any():
+        raise ValueError(f"a zero point that {kind} does not have")
+    channels = quantization.quantizedDimension
+    if scale.size > 1 and not (0 <= channels < len(shape) and shape[channels] == scale.size):
+        raise ValueError(f"{scale.size} scales for the shape {shape}")
+
+
+_ENDS = {k: (np.iinfo(k).min, np.iinfo(k).max) for k in ("int8", "uint8", "int16", "int32")}
 
 
 class _Builder(flatbuffers.Builder):

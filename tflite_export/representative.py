@@ -3,27 +3,43 @@
     examples = read(train, signature.inputs, count=200)     # [{"image": (1, 32, 32, 3)}, …]
 
 Takes what Keras users have at hand: a `tf.data.Dataset`, a `keras.utils.PyDataset` or any iterable
-of batches (`x`, `(x, y)`, `(x, y, weights)`, dicts), or arrays. Never reads more than it was asked.
+of batches (`x`, `(x, y)`, `(x, y, weights)`, dicts), arrays, or a folder of images. Never reads more
+than it was asked.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tflite_export.normalization import Normalization
 from tflite_export.signature import ModelInput
 
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
-def read(dataset: Any, inputs: Sequence[ModelInput], count: int) -> list[dict[str, np.ndarray]]:
+
+def read(
+    dataset: Any,
+    inputs: Sequence[ModelInput],
+    count: int,
+    normalization: Mapping[str, Normalization] | None = None,
+) -> list[dict[str, np.ndarray]]:
     """The first `count` examples, each a dict of arrays with a batch of 1, in float32 or integers.
+
+    Of a folder, `count` images spread evenly over all of its sub-folders; `normalization`, by input
+    name, takes their pixels to the model's input.
 
     Raises:
         ValueError: there are none, their shape is not the model's, or a value is not finite.
     """
     if count < 1:
         raise ValueError(f"num_calibration_examples={count}: give 1 or more.")
+    if isinstance(dataset, (str, os.PathLike)):
+        dataset = _folder(Path(dataset), inputs, count, normalization or {})
     examples: list[dict[str, np.ndarray]] = []
     for batch in _batches(dataset, inputs):
         arrays = _by_name(_features(batch, inputs), inputs)
@@ -45,6 +61,39 @@ def read(dataset: Any, inputs: Sequence[ModelInput], count: int) -> list[dict[st
                     f"input {name!r}: a range cannot be measured on NaN or infinity."
                 )
     return examples
+
+
+def _folder(
+    folder: Path,
+    inputs: Sequence[ModelInput],
+    count: int,
+    normalization: Mapping[str, Normalization],
+) -> Iterator[np.ndarray]:
+    from PIL import Image
+
+    if not folder.is_dir():
+        raise ValueError(f"representative_dataset={str(folder)!r} is no folder.")
+    one = inputs[0]
+    if len(inputs) != 1 or len(one.shape) != 4 or one.shape[-1] not in (1, 3):
+        raise ValueError(
+            "A folder of images is for a model with one image input; the inputs are "
+            f"{[(i.name, i.shape) for i in inputs]}: give arrays or batches."
+        )
+    if one.name not in normalization:
+        raise ValueError(
+            "A folder of images needs normalization=(mean, std), to take pixels to the model's "
+            "input; (0, 1) for a model that takes 0..255."
+        )
+    height, width = one.shape[1:3]
+    if height is None or width is None:
+        raise ValueError("A folder of images needs fixed sizes: pass input_shape=.")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGES)
+    for place in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int):
+        with Image.open(files[place]) as image:
+            converted = image.convert("L" if one.shape[-1] == 1 else "RGB")
+            resized = converted.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized, "float32").reshape(1, height, width, -1)
+        yield normalization[one.name].apply(pixels)
 
 
 def _batches(dataset: Any, inputs: Sequence[ModelInput]) -> Iterable[Any]:

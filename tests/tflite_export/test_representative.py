@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from tflite_export.normalization import Normalization
 from tflite_export.representative import read
 from tflite_export.signature import ModelInput
 
@@ -93,3 +95,22 @@ def test_no_more_is_read_than_asked_for():
 def test_what_cannot_be_measured_is_refused(dataset, sentence):
     with pytest.raises(ValueError, match=sentence):
         read(dataset, IMAGE, 8)
+
+
+def test_a_folder_of_images_is_spread_over_its_classes(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            picture = np.full((6, 5, 3), 100 * number + index, "uint8")
+            Image.fromarray(picture).save(tmp_path / name / f"{index}.png")
+    normal = {"image": Normalization.parse((100, 50))}
+    examples = read(tmp_path, IMAGE, 4, normal)
+    values = [float(e["image"].mean()) * 50 + 100 for e in examples]
+    np.testing.assert_allclose(values, [0, 6, 102, 109], atol=0.01)
+    assert {e["image"].shape for e in examples} == {(1, 4, 4, 3)}
+    with pytest.raises(ValueError, match="needs normalization"):
+        read(tmp_path, IMAGE, 4)
+    with pytest.raises(ValueError, match="no folder"):
+        read(tmp_path / "nowhere", IMAGE, 4, normal)
+    with pytest.raises(ValueError, match="one image input"):
+        read(tmp_path, TWO, 4, normal)
