@@ -60,9 +60,9 @@ def teacher_network() -> keras.Model:
 
 
 def student_network() -> keras.Model:
-    """Two convolutions of 6 and 12 channels: 1,210 parameters."""
+    """Two convolutions of 12 and 24 channels: 3,706 parameters."""
     x = inputs = keras.Input((8, 8, 1))
-    for filters in (6, 12):
+    for filters in (12, 24):
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
         x = keras.layers.MaxPooling2D()(x)
     x = keras.layers.Flatten()(x)
@@ -211,7 +211,7 @@ def _classifier(model: keras.Model) -> Classifier:
 
 def _size(model: keras.Model, folder: Path) -> int:
     """Bytes of the model as a `.keras` file, without its optimizer."""
-    plain = keras.models.clone_model(model)
+    plain = keras.Model(model.inputs[0], model.outputs[0])
     plain.save(folder / "size.keras")
     return (folder / "size.keras").stat().st_size
 

@@ -173,21 +173,23 @@ def fine_tune(
     """
     head_epochs = max(1, epochs // 4)
     head = teacher.get_layer(HEAD)
+    # The same layers in another model: the teacher itself stays without optimizer, also in its file.
+    trained = keras.Model(teacher.inputs[0], teacher.outputs[0])
     normalizations = [
         layer
-        for layer in teacher._flatten_layers(include_self=False)
+        for layer in _all_layers(teacher)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
     def fit(rate, epochs, first, title):
         steps = epochs * len(train)
-        teacher.compile(
+        trained.compile(
             keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
         with Progress(title, epochs, len(train)) as progress:
-            teacher.fit(
+            trained.fit(
                 train,
                 validation_data=validation,
                 initial_epoch=first,
@@ -206,3 +208,10 @@ def fine_tune(
         layer.trainable = False
     if epochs > head_epochs:
         fit(learning_rate, epochs - head_epochs, head_epochs, "Teacher, whole")
+
+
+def _all_layers(model: keras.Model):
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)

@@ -24,6 +24,9 @@ def test_files_and_summary(shown, capsys):
         assert len(written[part]["accuracies"]) == 2
         assert written[part]["parameters"] > 1000
     assert written["exported"]["size_bytes"] == (output / "student.tflite").stat().st_size
+    assert written["alone"]["size_bytes"] == pytest.approx(
+        written["distilled"]["size_bytes"], rel=0.05
+    )
     demo.show(summary, output)
     printed = capsys.readouterr().out
     assert "Student distilled" in printed

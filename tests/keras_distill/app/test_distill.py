@@ -55,6 +55,7 @@ def test_the_teacher_was_built_again_at_another_size_with_its_normalisation(fini
     teacher = keras.models.load_model(output / "teacher.keras")
     assert teacher.input_shape == (None, 40, 40, 3)
     assert teacher.output_shape == (None, 2)
+    assert not teacher.compiled  # no optimizer's variables in its size
 
 
 def test_the_exported_file_takes_pixels_and_carries_the_labels(finished):
