@@ -220,10 +220,10 @@ class Distiller(DistillationModel):
         kinds = [head.activation if head.known else None for head in self._network.heads]
         if len(kinds) == 1:
             return kinds[0]
-        structure = (
-            self.student.output_shape if isinstance(self.student.output_shape, dict) else kinds
-        )
-        return dict(zip(structure, kinds, strict=True)) if isinstance(structure, dict) else kinds
+        shapes = self.student.output_shape
+        if isinstance(shapes, dict):  # flat lists are in the order of keras.tree, not of the dict
+            return keras.tree.pack_sequence_as(dict.fromkeys(shapes, 0), kinds)
+        return kinds
 
     def get_compile_config(self):
         """Return the arguments of `compile`, serialised."""
@@ -319,12 +319,14 @@ class Distiller(DistillationModel):
         """Refuse networks that do not show their last layer and answer with what looks like probabilities."""
         if self._checked or x is None:
             return
-        if self.student_loss_weight < 1 and any(
+        soft = self.student_loss_weight < 1 and any(
             isinstance(loss, LogitLoss) for loss in self.distillation_losses
-        ):
+        )
+        if soft:
             self._teacher.check_looks(x)
-            if not all(head.known for head in self._network.heads):
-                self._network.check_looks(self.student(self._network.select(x), training=False))
+        hidden = not all(head.known for head in self._network.heads)
+        if hidden and (soft or hard_loss.assumes_logits(self._compiled.arguments["loss"])):
+            self._network.check_looks(self.student(self._network.select(x), training=False))
         self._checked = True
 
     def train_on_batch(self, x, *args, **kwargs):

@@ -72,6 +72,12 @@ def _resolve(loss, activation: str | None):
     return loss
 
 
+def assumes_logits(loss) -> bool:
+    """Whether `loss` has a string that `resolve` takes for logits where the student hides its end."""
+    strings = [one for one in keras.tree.flatten(loss) if isinstance(one, str)]
+    return any(keras.losses.get(one) in _CROSSENTROPIES for one in strings)
+
+
 def is_binary(loss) -> bool:
     """Whether `loss` treats every output as a yes-or-no question of its own."""
     return isinstance(loss, _BINARY) or loss in (

@@ -157,6 +157,18 @@ def test_hidden_probabilities_are_refused_with_the_argument_to_set(who, kind):
     model.fit(x, y, verbose=0)
 
 
+def test_hidden_probabilities_are_refused_for_the_hard_loss_too():
+    x, y = examples()
+    model = kd.Distiller(
+        mlp(), Subclassed(activation="softmax"), "soft_targets", student_loss_weight=1
+    )
+    model.compile("sgd", loss=SCE)
+    with pytest.raises(ValueError, match="Pass student_activation='softmax'"):
+        model.fit(x, y)
+    model.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy())  # given as it is meant
+    model.fit(x, y, verbose=0)
+
+
 def test_a_declared_activation_overrules_what_is_seen(tops):
     x, y = examples()
     model = kd.Distiller(

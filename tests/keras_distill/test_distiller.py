@@ -492,6 +492,7 @@ def test_losses_with_weights_train_in_ours_and_in_kerass(kind):
     )
     model.fit(x, y, epochs=1, verbose=0)
     assert float(loss.scale) != 1.0
+    assert any(weight is loss.scale for weight in model.weights)
     assert len(model.student.weights) == 4
 
 

@@ -69,7 +69,8 @@ def two_heads(structure, width=8):
     x = layers.Dense(width, activation="relu")(x)
     kind = layers.Dense(3, name="kind")(x)
     sure = layers.Dense(1, activation="sigmoid", name="sure")(x)
-    outputs = {"kind": kind, "sure": sure} if structure is dict else [kind, sure]
+    # The dict is in another order than keras.tree flattens it.
+    outputs = {"sure": sure, "kind": kind} if structure is dict else [kind, sure]
     return keras.Model(inputs, outputs)
 
 

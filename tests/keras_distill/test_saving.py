@@ -124,6 +124,35 @@ def test_a_fresh_process_loads_it_after_nothing_but_the_import(tmp_path):
     assert result.stdout.strip() == "distiller", result.stderr
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Scaled(layers.Layer, kd.losses.DistillationLoss):
+    """A loss with a weight of its own."""
+
+    def __init__(self, name="scaled", **config):
+        layers.Layer.__init__(self)
+        kd.losses.DistillationLoss.__init__(self, name="scaled")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def compute_loss(self, teacher_outputs, student_outputs, labels=None, sample_weight=None):
+        return keras.ops.mean(keras.ops.square(self.scale * student_outputs - teacher_outputs))
+
+
+def test_the_weights_of_losses_are_saved_with_the_distiller(tmp_path):
+    model = kd.Distiller(mlp(width=16), mlp(), Scaled())
+    model.compile(keras.optimizers.SGD(0.1), loss=SCE)
+    model.fit(*examples(), verbose=0)
+    scale = float(model.distillation_losses[0].scale)
+    assert scale != 1.0
+    model.save(tmp_path / "d.keras")
+    assert (
+        float(keras.models.load_model(tmp_path / "d.keras").distillation_losses[0].scale) == scale
+    )
+    model.save_weights(tmp_path / "d.weights.h5")
+    other = kd.Distiller(mlp(width=16), mlp(), Scaled())
+    other.load_weights(tmp_path / "d.weights.h5")
+    assert float(other.distillation_losses[0].scale) == scale
+
+
 def test_config_round_trip():
     model = kd.Distiller(
         mlp(width=16),
