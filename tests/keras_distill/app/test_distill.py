@@ -31,7 +31,7 @@ def test_the_summary_says_what_the_files_are(finished):
     assert written["teacher"]["size_bytes"] == (output / "teacher.keras").stat().st_size
     assert written["exported"]["agreement"] >= 0.5
     assert written["exported"]["latency_ms"] > 0
-    assert written["arguments"]["width"] == 0.1
+    assert written["arguments"]["width"] == 0.25
     assert written["photos"] == {"train": 20, "validation": 4}
     assert written["versions"]["keras"] == keras.__version__
     student = keras.models.load_model(output / "student.keras")
