@@ -74,7 +74,9 @@ def test_teachers_of_words_keep_their_vocabulary(tmp_path):
     expected = model.teacher(tf.constant(words.tolist())).numpy()
     model.save(tmp_path / "words.keras")
     again = keras.models.load_model(tmp_path / "words.keras")
-    np.testing.assert_allclose(again.teacher(tf.constant(words.tolist())), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        again.teacher(tf.constant(words.tolist())), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("network", ["sequential", "subclassed"])
@@ -90,8 +92,10 @@ def test_other_kinds_of_networks_are_saved_too(tmp_path, network):
     model = trained(teacher, student)
     model.save(tmp_path / "d.keras")
     again = keras.models.load_model(tmp_path / "d.keras")
-    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
-    np.testing.assert_allclose(again.teacher(x), model.teacher(x), rtol=1e-6)
+    np.testing.assert_allclose(
+        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(again.teacher(x), model.teacher(x), rtol=1e-5, atol=1e-6)
 
 
 def test_weights_are_the_students_and_the_optimizers_not_the_teachers(tmp_path):
