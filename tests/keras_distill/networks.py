@@ -22,7 +22,7 @@ def with_state(classes=3, features=4, name=None):
     return keras.Model(inputs, layers.Dense(classes)(x), name=name)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="tests.keras_distill")
 class Subclassed(keras.Model):
     """A classifier that does not show its last layer."""
 

@@ -23,7 +23,7 @@ from tests.keras_distill.networks import (
 SCE = "sparse_categorical_crossentropy"
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="tests.keras_distill")
 def halved(batch):
     """What a teacher sees in these tests."""
     return batch / 2.0
@@ -128,7 +128,7 @@ def test_a_fresh_process_loads_it_after_nothing_but_the_import(tmp_path):
     assert result.stdout.strip() == "distiller", result.stderr
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="tests.keras_distill")
 class Scaled(layers.Layer, kd.losses.DistillationLoss):
     """A loss with a weight of its own."""
 
