@@ -17,18 +17,26 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Sends Python's stderr and file descriptor 2 to nowhere for the length of the block."""
+    """Sends file descriptor 2 to nowhere for the length of the block.
+
+    `sys.stderr` stays the object that it is: a log handler that is made inside the block keeps it.
+    """
+    _flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # the process has no standard error
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _flush() -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        try:
-            kept = os.dup(2)
-        except OSError:  # the process has no standard error
-            yield
-            return
-        try:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -55,6 +55,7 @@ def convert(
     batch_size: int | None = 1,
     input_shape: Any = None,
     pixels: Mapping[str, Pixels] | None = None,
+    for_integers: bool = False,
 ) -> FloatModel:
     """Converts to floats, builtin operators only.
 
@@ -62,6 +63,7 @@ def convert(
         batch_size: static batch; None leaves it open, which costs speed on phones.
         input_shape: see `Signature.of`.
         pixels: inputs, by name, that take raw pixels instead of normalised ones.
+        for_integers: see `flatbuffer.with_own_outputs`.
 
     Raises:
         ConversionError: an operator is missing in TFLite; names the layer.
@@ -97,7 +99,8 @@ def convert(
     with float32_policies(model):
         concrete = tf.function(frozen, autograph=False).get_concrete_function(*specs)
     content = _flatbuffer(tf, concrete, model)
-    named = flatbuffer.with_names(flatbuffer.read(content), [i.name for i in inputs], names)
+    model_tree = flatbuffer.with_own_outputs(flatbuffer.read(content), names, for_integers)
+    named = flatbuffer.with_names(model_tree, [i.name for i in inputs], names)
     return FloatModel(flatbuffer.write(named), inputs, tuple(names))
 
 
@@ -128,13 +131,13 @@ def _normalise(tf: Any, x: Any, pixels: Pixels) -> Any:
         [v[0]] * channels if len(v) == 1 else list(v)
         for v in (pixels.normalization.mean, pixels.normalization.std)
     )
-    shape = tf.shape(x) if None in x.shape else x.shape
-    if x.shape.rank != 4:
+    shape, image = tf.shape(x) if None in x.shape else x.shape, x.shape.rank == 4
+    if not image:
         x = tf.reshape(x, [-1, 1, 1, channels])
     weights = tf.reshape(tf.constant([1 / s for s in std], tf.float32), [1, 1, channels, 1])
     x = tf.nn.depthwise_conv2d(x, weights, strides=[1, 1, 1, 1], padding="VALID")
     x = tf.nn.bias_add(x, tf.constant([-m / s for m, s in zip(mean, std, strict=True)], tf.float32))
-    return tf.reshape(x, shape) if len(shape) != 4 else x
+    return x if image else tf.reshape(x, shape)
 
 
 def _flatbuffer(tf: Any, concrete: Any, model: Any) -> bytes:
@@ -177,6 +180,13 @@ class float32_policies:
 
 def _explained(error: Exception, graph: Any, model: Any) -> Exception:
     """The converter's error in terms of the model's layers, where it says which operator failed."""
+    narrow = {layer.compute_dtype for layer in model._flatten_layers()} & _OTHER_FLOATS
+    if narrow:
+        return ConversionError(
+            f"Layers of {model.name!r} keep their weights in {_listed(narrow)}, and TFLite computes "
+            "in float32: make the model again under keras.config.set_dtype_policy('float32'), give "
+            "it these weights (set_weights(model.get_weights())), and export that."
+        )
     message = str(error)
     missing = {
         name.removeprefix("Flex")
@@ -196,6 +206,9 @@ def _explained(error: Exception, graph: Any, model: Any) -> Exception:
         + (f" ({'; '.join(details[:3])})" if details else "")
         + ": write that layer with other operations, or cut it off and compute it outside the file."
     )
+
+
+_OTHER_FLOATS = {"float16", "bfloat16", "float64"}
 
 
 def _listed(names: Iterable[str]) -> str:

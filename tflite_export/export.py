@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 from tflite_export import flatbuffer, metadata, representative
-from tflite_export.convert import Pixels, convert
+from tflite_export.convert import ConversionError, Pixels, convert
 from tflite_export.normalization import Normalization
 from tflite_export.quantize import EDGES, check_recipe, needs_examples, pixel_ranges, quantize
 from tflite_export.runtime import TensorInfo, load
@@ -74,10 +77,12 @@ def export(
         quantization: None, "float16", "dynamic_int8" or "int8" (quantize.py).
         representative_dataset: for "int8", examples in the form that *the model* takes, so already
             normalised: the data that `fit` gets will do. tf.data, arrays, or batches, with or
-            without labels; `num_calibration_examples` of them are read. Or the path of a folder
-            of images, whose pixels `normalization` takes to the model's input.
+            without labels; `num_calibration_examples` of them are read: the first, and of arrays
+            and folders some from everywhere. Or the path of a folder of images, whose pixels
+            `normalization` takes to the model's input.
         inference_input_type: "float32"; "uint8" (pixels, as MediaPipe Tasks takes them); "int8"
-            (pixel - 128, for microcontrollers). Integer types of other files are cast.
+            (pixel - 128, for microcontrollers). Every float input gets it, or an error says why
+            not; the recipes other than "int8" need `normalization` for it.
         labels: class names, in the order of the last output axis.
         normalization: `(mean, std)` of numbers or lists of one for each channel, which take raw
             pixels 0..255 to the model's input; a dict by input name where there are several
@@ -87,7 +92,10 @@ def export(
             pixels as they are.
         batch_size: static batch; None leaves it open, which is slower on phones.
         inference_output_type: "float32", "uint8" or "int8"; integers with "int8" only.
-        input_shape: sizes without the batch, for a model that leaves them open.
+        input_shape: sizes without the batch, for a model that leaves them open: a tuple, or a
+            list or dict of them. For inputs that are not float32 (the tokens of a subclassed
+            model), a `keras.InputSpec(shape=(None, 80), dtype="int32")` in a tuple's place; its
+            shape has the batch.
         name, description: for the metadata; the model's name by default.
 
     Raises:
@@ -101,18 +109,23 @@ def export(
     integer = inference_input_type != "float32"
     if integer:
         _require_normalization(signature.inputs, normal, inference_input_type)
+        if not needs_examples(quantization):
+            _require_every_float_normalized(
+                signature.inputs, normal, inference_input_type, quantization
+            )
     examples = []
     if needs_examples(quantization):
         examples = representative.read(
             representative_dataset, signature.inputs, num_calibration_examples, normal
         )
+        _require_the_model_s_form(examples, normal)
 
     pixels = {}
     if integer and needs_examples(quantization):
         pixels = {n: Pixels(v) for n, v in normal.items() if not v.fits_an_integer_input}
     elif integer:
         pixels = {n: Pixels(v, inference_input_type) for n, v in normal.items()}
-    converted = convert(model, batch_size, input_shape, pixels)
+    converted = convert(model, batch_size, input_shape, pixels, needs_examples(quantization))
     for example in examples:
         for one in pixels:
             example[one] = normal[one].invert(example[one])
@@ -124,7 +137,13 @@ def export(
         inference_output_type,
         pixel_ranges(converted.content, normal) if integer and examples else None,
     )
-    content = _named(content, converted.inputs, converted.output_names)
+    try:
+        content = _named(content, converted.inputs, converted.output_names)
+        load(content)  # it runs here before anybody gets it
+    except ValueError as error:
+        if not needs_examples(quantization):
+            raise
+        raise _not_quantizable(model, converted.content) from error
     content = metadata.embed(
         content,
         name=name or model.name,
@@ -133,7 +152,8 @@ def export(
         normalization=normal,
         in_graph=pixels,
     )
-    interpreter = load(content)  # it runs here before anybody gets it
+    interpreter = load(content)
+    _require_integers(interpreter.inputs, signature.inputs, inference_input_type)
     written = write_whole(path, content)
     return Exported(
         path=written,
@@ -141,7 +161,7 @@ def export(
         inputs=interpreter.inputs,
         outputs=interpreter.outputs,
         quantization=quantization,
-        labels=None if labels is None else tuple(labels),
+        labels=None if labels is None else tuple(map(str, labels)),
         normalization=normal,
     )
 
@@ -187,6 +207,75 @@ def _require_normalization(
                 "what the model was trained on with normalization=(mean, std). (127.5, 127.5) for "
                 "inputs of -1..1, (0, 255) for 0..1, (0, 1) for a model that takes 0..255."
             )
+
+
+def _require_every_float_normalized(
+    inputs: Sequence[ModelInput], normal: Mapping[str, Normalization], kind: str, recipe: str | None
+) -> None:
+    for one in inputs:
+        if "float" in one.dtype and one.name not in normal:
+            raise ValueError(
+                f"inference_input_type={kind!r} with quantization={recipe!r}: input {one.name!r} "
+                "would stay float32, as nothing says what its integers mean. Pass "
+                "normalization=(mean, std) if it takes pixels, or quantization='int8', which "
+                "measures a scale, or leave inference_input_type='float32'."
+            )
+
+
+def _require_integers(made: Sequence[TensorInfo], inputs: Sequence[ModelInput], kind: str) -> None:
+    floats = [
+        i.name
+        for i, m in zip(inputs, made, strict=True)
+        if "float" in i.dtype and "float" in m.dtype
+    ]
+    if kind != "float32" and floats:
+        raise ValueError(
+            f"inference_input_type={kind!r}: the quantiser leaves the inputs {floats} in float32. "
+            "Cut off inputs that nothing reads, or leave inference_input_type='float32'."
+        )
+
+
+def _require_the_model_s_form(
+    examples: Sequence[Mapping[str, np.ndarray]], normal: Mapping[str, Normalization]
+) -> None:
+    """Ranges measured on raw pixels fit nothing that the model will see, and nothing else tells."""
+    for name, first in examples[0].items():
+        if first.dtype.kind != "f":
+            continue
+        low = min(float(e[name].min(initial=np.inf)) for e in examples)
+        high = max(float(e[name].max(initial=-np.inf)) for e in examples)
+        if low == high == 0:
+            raise ValueError(
+                f"representative_dataset holds nothing but zeros for input {name!r}: no range can "
+                "be measured on them. Give a few hundred real examples."
+            )
+        if name not in normal:
+            continue
+        least, most = normal[name].range
+        slack = 0.01 * (most - least)
+        if low < least - slack or high > most + slack:
+            raise ValueError(
+                f"representative_dataset spans {low:.4g}..{high:.4g} for input {name!r}, and "
+                f"normalization takes pixels 0..255 to {least:.4g}..{most:.4g}: are these raw "
+                "pixels? Give examples in the form that the model takes, (pixel - mean) / std, or "
+                "the normalization that belongs to them."
+            )
+
+
+def _not_quantizable(model: Any, content: bytes) -> ConversionError:
+    """What litert-quantizer made does not run: say which part of the model it may be."""
+    loops = [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    operators = {o.name for o in flatbuffer.operators(flatbuffer.read(content))}
+    found = f"layers {loops}" if loops else f"operators {sorted(operators & _HARD_TO_QUANTIZE)}"
+    what = f" (it has the {found})" if loops or operators & _HARD_TO_QUANTIZE else ""
+    return ConversionError(
+        f"litert-quantizer cannot make a file of integers of {model.name!r}{what}: use "
+        f"quantization='dynamic_int8', which keeps activations in float32."
+    )
+
+
+# Operators with graphs inside them, whose edges the quantiser does not follow.
+_HARD_TO_QUANTIZE = {"WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 
 
 def _named(content: bytes, inputs: Sequence[ModelInput], outputs: Sequence[str]) -> bytes:

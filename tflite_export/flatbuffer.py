@@ -161,17 +161,24 @@ def with_names(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any
     """Gives the main subgraph's inputs and outputs these names, in order, in one signature.
 
     A frozen graph is converted without a signature, and its outputs are called "Identity_3"; a
-    SavedModel's signature sorts its names. So the names are written here, into the file.
+    SavedModel's signature sorts its names. So the names are written here, into the file: into the
+    signature as they are, and at the tensors with a number behind those that would occur twice.
     """
     graph = model.subgraphs[0]
     wished: dict[int, str] = {}
+    taken = {*inputs, *outputs}
     for index, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
-        wished.setdefault(int(index), name)
-    taken = set(wished.values())
+        own, count = name, 0
+        # An output may be called like an input; quantisers look tensors up by name.
+        while own in wished.values() or (count and own in taken):
+            count += 1
+            own = f"{name}_{count}"
+        wished.setdefault(int(index), own)
+    taken |= set(wished.values())
     for index, tensor in enumerate(graph.tensors):
         if index in wished:
             tensor.name = wished[index]
-        elif text(tensor.name) in taken:  # quantisers look tensors up by name: keep it unique
+        elif text(tensor.name) in taken:
             tensor.name = f"{text(tensor.name)}/inner_{index}"
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
@@ -179,6 +186,66 @@ def with_names(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any
     signature.outputs = [_entry(n, i) for n, i in zip(outputs, graph.outputs, strict=True)]
     model.signatureDefs = [signature]
     return model
+
+
+def with_own_outputs(model: Any, names: Sequence[str], for_integers: bool = False) -> Any:
+    """Gives each output a tensor of its own, by a reshape to the same shape.
+
+    A model may return one tensor twice, or one of its inputs. Such a tensor has one name and one type,
+    and two outputs need two.
+
+    Args:
+        for_integers: also where an operator goes on from an output; litert-quantizer 0.11 gives the
+            output back its float type and forgets the one who reads it.
+
+    Raises:
+        ValueError: such an output has several open sizes, which a reshape cannot keep.
+    """
+    graph = model.subgraphs[0]
+    outputs = [int(i) for i in graph.outputs]
+    taken = {int(i) for i in graph.inputs}
+    if for_integers:
+        taken |= {int(i) for o in graph.operators or [] for i in o.inputs}
+        taken |= {i for i in outputs if outputs.count(i) > 1}
+    for place, index in enumerate(outputs):
+        if index in taken:
+            outputs[place] = _reshaped(model, index, names[place])
+        taken.add(index)
+    graph.outputs = outputs
+    return model
+
+
+def _reshaped(model: Any, index: int, name: str) -> int:
+    graph = model.subgraphs[0]
+    source = graph.tensors[index]
+    shape = np.array([-1 if d is None else d for d in shape_of(source)], "int32")
+    if (shape < 0).sum() > 1:
+        raise ValueError(
+            f"Output {name!r} is another output or an input once more, with the open sizes "
+            f"{shape_of(source)}: return it once, or export with fixed sizes."
+        )
+    sizes = schema.TensorT()
+    sizes.name, sizes.type = f"{name}/shape", schema.TensorType.INT32
+    sizes.shape, sizes.buffer = np.array(shape.shape, "int32"), len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    model.buffers[-1].data = np.frombuffer(shape.tobytes(), "uint8")
+    result = schema.TensorT()
+    result.name, result.type, result.shape = f"{name}/again", source.type, source.shape
+    result.shapeSignature, result.buffer = source.shapeSignature, len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    graph.tensors += [sizes, result]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    code.version = 1
+    model.operatorCodes = [*(model.operatorCodes or []), code]
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    operator.inputs, operator.outputs = [index, len(graph.tensors) - 2], [len(graph.tensors) - 1]
+    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    operator.builtinOptions = schema.ReshapeOptionsT()
+    operator.builtinOptions.newShape = shape
+    graph.operators = [*(graph.operators or []), operator]
+    return len(graph.tensors) - 1
 
 
 def _entry(name: str, index: int) -> Any:

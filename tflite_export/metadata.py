@@ -53,7 +53,7 @@ def embed(
     graph = model.subgraphs[0]
     normalization, in_graph = normalization or {}, in_graph or {}
     inputs = [_input(graph.tensors[i], normalization, in_graph) for i in map(int, graph.inputs)]
-    outputs = [TensorMetadata(flatbuffer.text(graph.tensors[i].name)) for i in graph.outputs]
+    outputs = [TensorMetadata(flatbuffer.text(o.name)) for o in model.signatureDefs[0].outputs]
     if labels is not None:
         place = _labelled(graph, labels)
         outputs[place] = TensorMetadata(outputs[place].name, label_file=LABELS_FILE)

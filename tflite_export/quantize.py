@@ -28,7 +28,7 @@ import numpy as np
 
 from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
-from tflite_export.normalization import Normalization
+from tflite_export.normalization import PIXELS, Normalization
 
 RECIPES = (None, "float16", "dynamic_int8", "int8")
 EDGES = ("float32", "uint8", "int8")
@@ -94,32 +94,52 @@ def pixel_ranges(content: bytes, pixels: Mapping[str, Normalization]) -> dict[st
         name = flatbuffer.text(graph.tensors[index].name)
         if name not in pixels:
             continue
-        low, high = pixels[name].range
         if pixels[name].fits_an_integer_input:
-            ranges[name] = (low, high)
+            ranges[name] = pixels[name].range
             continue
-        ranges[name] = (0.0, 255.0)
-        # 255 steps between 256 pixels leave every pixel of a mean of 127.5 halfway between two
-        # steps, all rounded alike; one step less spreads the rounding evenly.
-        slack = (high - low) / 254 / 2
-        normalised = _normalised(model, int(index))
-        if normalised is not None:
-            ranges[normalised] = (low - slack, high + slack)
+        ranges[name] = (0.0, PIXELS - 1.0)
+        ranges |= _normalised(model, int(index))
     return ranges
 
 
-def _normalised(model: Any, index: int) -> str | None:
-    """The name of what the depthwise convolution behind the input writes."""
+def _normalised(model: Any, index: int) -> dict[str, Range]:
+    """What the depthwise convolution behind the input writes, and the range of that.
+
+    The range is computed from the weights in the file: where the model begins with Rescaling or
+    Normalization, the converter has folded them in, and the normalisation is only a part of it.
+    """
     graph = model.subgraphs[0]
     for operator in graph.operators:
-        if index in operator.inputs:
-            index = int(operator.outputs[0])
-            code = model.operatorCodes[operator.opcodeIndex].builtinCode
-            if code == flatbuffer.schema.BuiltinOperator.DEPTHWISE_CONV_2D:
-                options = operator.builtinOptions
-                plain = options.fusedActivationFunction == 0
-                return flatbuffer.text(graph.tensors[index].name) if plain else None
-    return None
+        if index not in operator.inputs:
+            continue
+        index = int(operator.outputs[0])
+        code = model.operatorCodes[operator.opcodeIndex].builtinCode
+        if code != flatbuffer.schema.BuiltinOperator.DEPTHWISE_CONV_2D:
+            continue
+        weights, bias = (_constant(model, i) for i in [*operator.inputs, -1][1:3])
+        limits = _ACTIVATIONS.get(operator.builtinOptions.fusedActivationFunction)
+        if weights is None or bias is None or weights.size != bias.size or limits is None:
+            return {}
+        ends = np.stack([bias, (PIXELS - 1) * weights + bias])
+        low, high = float(ends.min()), float(ends.max())
+        # 255 steps between 256 pixels leave every pixel of a mean of 127.5 halfway between two
+        # steps, all rounded alike; one step less spreads the rounding evenly.
+        slack = (high - low) / 254 / 2
+        low, high = (float(np.clip(v, *limits)) for v in (low - slack, high + slack))
+        return {flatbuffer.text(graph.tensors[index].name): (low, high)} if low < high else {}
+    return {}
+
+
+def _constant(model: Any, index: int) -> np.ndarray | None:
+    """A float32 tensor that is stored in the file, flat."""
+    tensor = model.subgraphs[0].tensors[index]
+    data = model.buffers[tensor.buffer].data
+    stored = index >= 0 and data is not None and tensor.type == flatbuffer.schema.TensorType.FLOAT32
+    return np.frombuffer(bytearray(data), "float32").astype("float64") if stored else None
+
+
+# None, RELU, RELU_N1_TO_1 and RELU6, which the converter may have merged into the convolution.
+_ACTIVATIONS = {0: (-np.inf, np.inf), 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 
 def _recipe(recipe: str, input_type: str, output_type: str) -> Any:

@@ -28,10 +28,11 @@ def read(
     count: int,
     normalization: Mapping[str, Normalization] | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """The first `count` examples, each a dict of arrays with a batch of 1, in float32 or integers.
+    """`count` examples, each a dict of arrays with a batch of 1, in float32 or integers.
 
-    Of a folder, `count` images spread evenly over all of its sub-folders; `normalization`, by input
-    name, takes their pixels to the model's input.
+    Of a data set or batches the first, so that no more is read. Of arrays, `count` spread evenly over
+    their length, as they may be sorted by class; of a folder, images spread evenly over all of its
+    sub-folders, whose pixels `normalization`, by input name, takes to the model's input.
 
     Raises:
         ValueError: there are none, their shape is not the model's, or a value is not finite.
@@ -41,10 +42,13 @@ def read(
     if isinstance(dataset, (str, os.PathLike)):
         dataset = _folder(Path(dataset), inputs, count, normalization or {})
     examples: list[dict[str, np.ndarray]] = []
-    for batch in _batches(dataset, inputs):
+    batches = _batches(dataset, inputs)
+    whole = isinstance(batches, list) and len(batches) == 1
+    for batch in batches:
         arrays = _by_name(_features(batch, inputs), inputs)
         size = min(len(a) for a in arrays.values())
-        for index in range(min(size, count - len(examples))):
+        wanted = min(size, count - len(examples))
+        for index in np.linspace(0, size - 1, wanted).astype(int) if whole else range(wanted):
             examples.append({n: a[index : index + 1] for n, a in arrays.items()})
         if len(examples) >= count:
             break
@@ -141,8 +145,15 @@ def _features(batch: Any, inputs: Sequence[ModelInput]) -> Any:
         several = len(inputs) > 1 and len(batch) == len(inputs)
         if not (several and all(_is_array(b) for b in batch) and _fit(batch, inputs)):
             return batch[0]
-    if isinstance(batch, list) and len(inputs) == 1 and len(batch) == 1:
-        return batch[0]
+    if isinstance(batch, list) and len(inputs) == 1 and batch:
+        if len(batch) == 1:
+            return batch[0]
+        if np.ndim(batch[0]) == len(inputs[0].shape):
+            raise ValueError(
+                f"representative_dataset yields lists of {len(batch)} arrays, and the model has one "
+                f"input, {inputs[0].name!r}: a list stands for several inputs. Yield x, or tuples "
+                "(x, y)."
+            )
     return batch
 
 
@@ -172,7 +183,13 @@ def _by_name(features: Any, inputs: Sequence[ModelInput]) -> dict[str, np.ndarra
         )
     result = {}
     for one, value in zip(inputs, values, strict=True):
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ValueError(
+                f"representative_dataset: input {one.name!r} is a list of arrays of different "
+                "shapes. Yield one array for each input, or tuples (x, y)."
+            ) from None
         want = one.shape[1:]
         if array.shape == want and None not in want:  # single examples, not batched
             array = array[None]

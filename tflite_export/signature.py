@@ -40,7 +40,9 @@ class Signature:
 
         Args:
             input_shape: sizes without the batch, where the model does not know them or leaves
-                some open: a tuple, or a list or dict of tuples in the form the model is called.
+                some open: a tuple, or a list or dict of tuples in the form the model is called. A
+                `keras.InputSpec` or `keras.KerasTensor` (with the batch) in a tuple's place says
+                the type too, which a subclassed model does not know: "float32" otherwise.
             batch_size: the batch in every shape.
 
         Raises:
@@ -99,12 +101,17 @@ def _specs(model: Any) -> tuple[list[_Spec] | None, Callable[[Sequence[Any]], An
 
 
 def _from_shapes(model: Any, shapes: Any) -> tuple[list[_Spec], Callable[[Sequence[Any]], Any]]:
-    """`shapes` with the batch: a tuple of sizes, or a list or dict of them."""
+    """`shapes` with the batch: a tuple of sizes or what has shape and dtype, or a list or dict."""
 
     def sizes(node: Any) -> bool:
-        return isinstance(node, (list, tuple)) and all(
-            d is None or isinstance(d, int) for d in node
+        return hasattr(node, "shape") or (
+            isinstance(node, (list, tuple)) and all(d is None or isinstance(d, int) for d in node)
         )
+
+    def spec(name: str, node: Any) -> _Spec:
+        dtype = getattr(node, "dtype", None)
+        dtype = _dtype(model) if dtype is None else keras.backend.standardize_dtype(dtype)
+        return name, tuple(getattr(node, "shape", node)), dtype
 
     structure: dict[str, None] | list[Any] | None
     if sizes(shapes):
@@ -114,7 +121,7 @@ def _from_shapes(model: Any, shapes: Any) -> tuple[list[_Spec], Callable[[Sequen
     else:
         names = _distinct([None] * len(shapes), "input")
         named, structure = list(zip(names, shapes, strict=True)), list(shapes)
-    specs = [(name, tuple(shape), _dtype(model)) for name, shape in named]
+    specs = [spec(name, node) for name, node in named]
 
     def call(flat: Sequence[Any]) -> Any:
         if structure is None:
@@ -129,10 +136,12 @@ def _from_shapes(model: Any, shapes: Any) -> tuple[list[_Spec], Callable[[Sequen
 
 def _with_shape(model: Any, specs: Any, call: Any, input_shape: Any) -> Any:
     def batched(node: Any) -> Any:
+        if hasattr(node, "shape"):
+            return node
         if isinstance(node, dict):
-            return {k: (None, *v) for k, v in node.items()}
-        if node and isinstance(node[0], (list, tuple)):
-            return [(None, *v) for v in node]
+            return {k: batched(v) for k, v in node.items()}
+        if node and (isinstance(node[0], (list, tuple)) or hasattr(node[0], "shape")):
+            return [batched(v) for v in node]
         return (None, *node)
 
     given, given_call = _from_shapes(model, batched(input_shape))
@@ -140,8 +149,9 @@ def _with_shape(model: Any, specs: Any, call: Any, input_shape: Any) -> Any:
         return given, given_call
     if len(given) != len(specs):
         raise ValueError(f"The model has {len(specs)} inputs and input_shape= {len(given)}.")
-    by_name = {name: shape for name, shape, _ in given}
-    shapes = [by_name.get(n, given[i][1]) for i, (n, _, _) in enumerate(specs)]
+    by_name = {spec[0]: spec for spec in given}
+    given = [by_name.get(n, given[i]) for i, (n, _, _) in enumerate(specs)]
+    shapes = [shape for _, shape, _ in given]
     for (name, old, _), new in zip(specs, shapes, strict=True):
         fits = len(old) == len(new) and all(
             o in (None, n) for o, n in zip(old[1:], new[1:], strict=True)
@@ -150,7 +160,11 @@ def _with_shape(model: Any, specs: Any, call: Any, input_shape: Any) -> Any:
             raise ValueError(
                 f"Input {name!r} has the sizes {old[1:]}; input_shape= says {new[1:]}."
             )
-    return [(n, s, d) for (n, _, d), s in zip(specs, shapes, strict=True)], call
+    known = bool(getattr(model, "inputs", None))  # a functional model's types are its own
+    return [
+        (n, s, d if known else wished)
+        for (n, _, d), (_, s, wished) in zip(specs, given, strict=True)
+    ], call
 
 
 def output_names(model: Any, outputs: Any) -> list[str]:

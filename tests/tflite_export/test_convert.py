@@ -207,6 +207,41 @@ def test_a_mixed_precision_model_becomes_float32(policy, rng):
     )
 
 
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "float64"])
+def test_weights_that_are_not_float32_are_named_in_one_sentence(policy):
+    keras.config.set_dtype_policy(policy)
+    model = nested()
+    keras.config.set_dtype_policy("float32")
+    with pytest.raises(te.ConversionError, match=rf"weights in '{policy}'.*set_dtype_policy"):
+        convert(model)
+    again = nested()
+    again.set_weights(model.get_weights())
+    convert(again)
+
+
+def test_a_subclassed_model_of_tokens_is_told_their_type(rng, tmp_path):
+    class Text(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.out = keras.layers.Embedding(10, 4), keras.layers.Dense(2)
+
+        def call(self, tokens):
+            return self.out(keras.ops.mean(self.embedding(tokens), 1))
+
+    tokens = rng.integers(0, 10, (6, 5)).astype("int32")
+    for called in (False, True):
+        model = Text()
+        if called:
+            model(tokens)
+        for spec in (
+            keras.InputSpec(shape=(None, 5), dtype="int32"),
+            keras.KerasTensor((None, 5), dtype="int32"),
+        ):
+            exported = te.export(model, tmp_path / "t.tflite", input_shape=spec)
+            assert exported.inputs == (te.TensorInfo("input", (1, 5), "int32"),)
+        assert te.verify(model, exported, tokens).max_error < 1e-5
+
+
 def test_unknown_and_open_sizes_are_asked_for(tmp_path):
     path = tmp_path / "s.tflite"
     with pytest.raises(ValueError, match=r"call the model once .* or pass input_shape="):

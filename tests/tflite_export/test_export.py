@@ -139,6 +139,18 @@ def test_what_is_wrong_is_said_and_the_earlier_file_stays(net, path, arguments, 
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
+def test_what_the_quantiser_cannot_do_is_not_called_a_damaged_file(path, rng, layer):
+    recurrent = getattr(keras.layers, layer)(8, name="memory")
+    model = keras.Sequential([keras.Input((10, 6)), recurrent, keras.layers.Dense(3)])
+    data = rng.normal(size=(20, 10, 6)).astype("float32")
+    with pytest.raises(te.ConversionError, match=r"\['memory'\].*'dynamic_int8'") as raised:
+        te.export(model, path, "int8", data)
+    assert "damaged" not in str(raised.value)
+    assert not path.exists()
+    te.verify(model, te.export(model, path, "dynamic_int8"), data).raise_if_worse(0.9)
+
+
 def test_the_same_model_gives_the_same_bytes(net, examples, tmp_path):
     arguments = ("int8", examples, "uint8", ["a", "b", "c"], HALF)
     first = te.export(net, tmp_path / "1.tflite", *arguments)

@@ -26,6 +26,12 @@ def test_labels_and_normalisation_come_back(net, tmp_path):
     assert found.outputs[0].label_file == "labels.txt"
 
 
+def test_labels_in_an_array_become_plain_strings(net, tmp_path):
+    exported = te.export(net, tmp_path / "n.tflite", labels=np.array(LABELS))
+    assert {type(label) for label in exported.labels} == {str}
+    assert te.read_metadata(exported).labels == tuple(LABELS)
+
+
 def test_a_file_with_labels_is_a_zip_with_one_label_a_line(net, tmp_path):
     exported = te.export(net, tmp_path / "n.tflite", labels=LABELS)
     with zipfile.ZipFile(exported.path) as archive:

@@ -27,14 +27,8 @@ class Batches(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     "dataset",
     [
-        X,
-        X.astype("float64"),
-        tf.constant(X),
-        list(X),
-        (X, Y),
         [X[:5], X[5:]],
         [(X[:5], Y[:5]), (X[5:], Y[5:])],
-        {"image": X},
         tf.data.Dataset.from_tensor_slices(X).batch(3),
         tf.data.Dataset.from_tensor_slices(X),
         tf.data.Dataset.from_tensor_slices((X, Y)).batch(3),
@@ -45,16 +39,37 @@ class Batches(keras.utils.PyDataset):
         (x[None] for x in X),
     ],
     ids=[
-        "array", "float64", "tensor", "list of examples", "(x, y)", "list of batches",
-        "list of (x, y)", "dict", "tf.data", "tf.data unbatched", "tf.data (x, y)",
+        "list of batches", "list of (x, y)", "tf.data", "tf.data unbatched", "tf.data (x, y)",
         "tf.data (x, y, w)", "tf.data dict", "PyDataset", "TFLite's function", "generator",
     ],
 )  # fmt: skip
-def test_all_forms_give_the_same_examples(dataset):
+def test_all_forms_give_the_first_examples(dataset):
+    check(dataset, X[:8])
+
+
+def check(dataset, expected):
     examples = read(dataset, IMAGE, 8)
     assert [set(e) for e in examples] == [{"image"}] * 8
     assert {e["image"].dtype for e in examples} == {np.dtype("float32")}
-    np.testing.assert_array_equal(np.concatenate([e["image"] for e in examples]), X[:8])
+    np.testing.assert_array_equal(np.concatenate([e["image"] for e in examples]), expected)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [X, X.astype("float64"), tf.constant(X), list(X), (X, Y), (X, list(Y)), {"image": X}],
+    ids=["array", "float64", "tensor", "list of examples", "(x, y)", "(x, list)", "dict"],
+)
+def test_arrays_give_examples_from_everywhere(dataset):
+    """They may be sorted by class: the first 300 of 50,000 would show one of ten."""
+    check(dataset, X[[0, 1, 2, 3, 5, 6, 7, 9]])
+    assert [float(e["image"][0, 0, 0, 0]) for e in read(dataset, IMAGE, 2)] == [
+        X[0, 0, 0, 0], X[9, 0, 0, 0],
+    ]  # fmt: skip
+
+
+def test_all_examples_keep_their_order():
+    examples = read(X, IMAGE, 300)
+    np.testing.assert_array_equal(np.concatenate([e["image"] for e in examples]), X)
 
 
 @pytest.mark.parametrize("form", [list, tuple, dict])
@@ -89,6 +104,8 @@ def test_no_more_is_read_than_asked_for():
         (X * np.inf, "not finite"),
         ({"photo": X}, r"\['photo'\].*\['image'\]"),
         (7, "int"),
+        ([[X, Y]], r"a list stands for several inputs.*tuples \(x, y\)"),
+        ({"image": [X, Y]}, "different shapes"),
         (np.full((2, 4, 4, 3), "a"), "holds"),
     ],
 )
