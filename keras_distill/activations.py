@@ -17,10 +17,26 @@ from keras import ops
 from keras_distill.taps import Tap
 
 ACTIVATIONS = ("linear", "softmax", "sigmoid")
-_PROBABILITIES = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
-_PASS_THROUGH = (keras.layers.Identity, keras.layers.Dropout, keras.layers.ActivityRegularization)
+_SOFTMAX = (keras.activations.softmax, keras.ops.softmax)
+_SIGMOID = (keras.activations.sigmoid, keras.ops.sigmoid)
+_LINEAR = (None, keras.activations.linear)
+_KERNEL_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    *(getattr(keras.layers, f"{kind}{n}D") for kind in ("Conv", "SeparableConv") for n in (1, 2)),
+    *(getattr(keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3)),
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+)
+_PASS_THROUGH = (
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.ActivityRegularization,
+)
 _RESHAPE = (keras.layers.Reshape, keras.layers.Flatten)
-_LINEAR = keras.activations.linear
 _SMALLEST = float(np.finfo("float32").tiny)
 
 
@@ -31,7 +47,8 @@ class Head:
     Attributes:
         activation: `"linear"` (logits), `"softmax"` or `"sigmoid"`.
         tap: where the logits pass, if such a place was found.
-        known: False when the model does not show its last layer; it is then taken for linear.
+        known: False where the end is of no kind that is known here; it is then taken for linear, and one
+            batch is looked at.
     """
 
     activation: str = "linear"
@@ -47,8 +64,10 @@ def heads(model: keras.Model) -> list[Head]:
     outputs = getattr(model, "outputs", None)
     if outputs:
         return [_head_of_tensor(output) for output in outputs]
-    if isinstance(model, keras.Sequential) and model.layers:
-        return [_head_of_layer(model.layers[-1])]
+    if isinstance(model, keras.Sequential):
+        for layer in reversed(model.layers):
+            if not _passes(layer):
+                return heads(layer) if isinstance(layer, keras.Model) else [_head_of_layer(layer)]
     return [UNKNOWN]
 
 
@@ -57,37 +76,61 @@ def _head_of_tensor(tensor) -> Head:
     layer, _, index = tensor._keras_history
     if getattr(layer, "outputs", None):
         return _head_of_tensor(layer.outputs[index])
-    linear = isinstance(layer, keras.layers.Activation) and layer.activation is _LINEAR
-    reshape = isinstance(layer, _RESHAPE)
-    if not (linear or reshape or isinstance(layer, _PASS_THROUGH)):
+    merged = isinstance(layer, keras.layers.Average | keras.layers.Concatenate)
+    reshaped = isinstance(layer, _RESHAPE)
+    if not (merged or reshaped or _passes(layer)):
         return _head_of_layer(layer)
     try:
-        before = layer.input
+        before = keras.tree.flatten(layer.input)
     except (AttributeError, ValueError):  # called in several places: the one above is not known
         return UNKNOWN
-    if not reshape:
-        return _head_of_tensor(before)
-    if before.shape[-1] != tensor.shape[-1]:
+    if not (merged or reshaped):
+        return _head_of_tensor(before[0])
+    if reshaped and before[0].shape[-1] != tensor.shape[-1]:
         return UNKNOWN
-    return dataclasses.replace(_head_of_tensor(before), tap=None)  # the shape there is another
+    kinds = {_head_of_tensor(one).activation for one in before}
+    sure = all(_head_of_tensor(one).known for one in before)
+    if not sure or len(kinds) > 1:
+        return UNKNOWN
+    kind = kinds.pop()
+    if isinstance(layer, keras.layers.Concatenate) and kind == "softmax" and len(before) > 1:
+        return UNKNOWN
+    return Head(kind)  # no tap: the logits there have another shape
+
+
+def _passes(layer) -> bool:
+    """Whether `layer` returns what it is given, as far as activations go."""
+    linear = isinstance(layer, keras.layers.Activation) and layer.activation in _LINEAR
+    cast = _is_operation(layer) and type(layer).__name__ == "Cast"
+    return linear or cast or isinstance(layer, _PASS_THROUGH)
+
+
+def _is_operation(layer) -> bool:
+    """Whether it is an operation of `keras.ops`, as a functional model records it."""
+    return not isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras.")
 
 
 def _head_of_layer(layer) -> Head:
-    if isinstance(layer, keras.Sequential) and layer.layers:
-        return _head_of_layer(layer.layers[-1])
+    if isinstance(layer, keras.layers.TimeDistributed):
+        inner = layer.layer
+        head = heads(inner)[0] if isinstance(inner, keras.Model) else _head_of_layer(inner)
+        return dataclasses.replace(head, tap=None)  # it runs in a loop, or on another shape
     if isinstance(layer, keras.layers.Softmax):
-        return Head("softmax", Tap(layer, "input")) if layer.axis in (-1,) else UNKNOWN
-    ours = type(layer).__module__.startswith("keras.")
-    if not isinstance(layer, keras.Layer):  # keras.ops.softmax in a functional model
-        kind = {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(type(layer).__name__)
-        if kind and ours:
-            return Head(kind, Tap(layer, "input")) if getattr(layer, "axis", -1) == -1 else UNKNOWN
-        return Head() if ours else UNKNOWN
-    activation = getattr(layer, "activation", None)
-    if activation in _PROBABILITIES:
-        return Head(_PROBABILITIES[activation], Tap(layer, "activation"))
-    of_keras = activation is None or getattr(activation, "__module__", "").startswith("keras.")
-    return Head() if ours and of_keras and not isinstance(layer, keras.layers.Lambda) else UNKNOWN
+        return Head("softmax", Tap(layer, "input")) if layer.axis == -1 else UNKNOWN
+    if _is_operation(layer):
+        kind = {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(type(layer).__name__, "")
+        plain = kind and getattr(layer, "axis", -1) == -1
+        return Head(kind, Tap(layer, "input")) if plain else UNKNOWN
+    if not isinstance(layer, (*_KERNEL_LAYERS, keras.layers.Activation)):
+        return UNKNOWN
+    activation: Any = layer.activation  # type: ignore[attr-defined]
+    if isinstance(activation, keras.layers.Softmax):
+        return _head_of_layer(activation)
+    if activation in _SOFTMAX:
+        return Head("softmax", Tap(layer, "activation"))
+    if activation in _SIGMOID:
+        return Head("sigmoid", Tap(layer, "activation"))
+    return Head() if activation in _LINEAR else UNKNOWN
 
 
 def declared(heads: list[Head], activation: Any, argument: str) -> list[Head]:

@@ -1,6 +1,7 @@
 """What `Distiller` refuses when it is made, each with a sentence that says what to do."""
 
 import math
+import numbers
 import warnings
 
 import keras
@@ -35,7 +36,36 @@ def loss_weights(weights, count: int) -> list[float]:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def metric_names(names: list[str]) -> list[str]:
+    """Return one name for each loss; a second `soft_targets` becomes `soft_targets_1`."""
+    unique: list[str] = []
+    for name in names:
+        if name in ("loss", "total_loss", "student_loss", "distillation_loss"):
+            raise ValueError(
+                f"A distillation loss cannot be named '{name}', as the history has a column of that "
+                "name: pass another name=."
+            )
+        same = [one for one in unique if one == name or one.rpartition("_")[0] == name]
+        unique.append(f"{name}_{len(same)}" if same else name)
+    return unique
+
+
+def same_order(teacher: keras.Model, student: keras.Model) -> None:
+    """Refuse lists of outputs with the same names in another order, which would teach crosswise."""
+    names = [list(getattr(model, "output_names", None) or []) for model in (teacher, student)]
+    structures = [
+        getattr(model, "output_shape", None) for model in (teacher, student) if model.built
+    ]
+    if any(isinstance(shape, dict) for shape in structures):
+        return
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        raise ValueError(
+            f"Teacher answers {names[0]} and student {names[1]}, in another order: pass one loss for each, "
+            "with output=."
+        )
 
 
 def no_shared_weights(teacher: keras.Model, student: keras.Model) -> None:

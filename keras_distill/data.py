@@ -392,6 +392,7 @@ def _list_classes(root: Path) -> tuple[list[str], list[Path], np.ndarray]:
     class_names = sorted(
         entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
+    _refuse_splits(root, class_names)
     files: list[Path] = []
     labels: list[int] = []
     empty = []
@@ -418,6 +419,24 @@ def _list_classes(root: Path) -> tuple[list[str], list[Path], np.ndarray]:
             f"{root} holds one class only ({class_names[0]}): a classifier needs two or more."
         )
     return class_names, files, np.array(labels, np.int32)
+
+
+def _refuse_splits(root: Path, class_names: list[str]) -> None:
+    """A folder of training_set/ and test_set/ is not one of two classes."""
+    inside = [
+        (
+            {entry.name for entry in (root / name).iterdir() if entry.is_dir()},
+            any(entry.suffix.lower() in PHOTO_SUFFIXES for entry in (root / name).iterdir()),
+        )
+        for name in class_names
+    ]
+    names = inside[0][0] if inside else set()
+    if len(names) > 1 and all(folders == names and not photos for folders, photos in inside):
+        raise ValueError(
+            f"{root} holds {', '.join(class_names)}, and each of them the same folders "
+            f"({', '.join(sorted(names)[:3])}…): if these are splits, name them train/ and "
+            f"validation/, or give the folder of one of them."
+        )
 
 
 def image_folder(

@@ -98,6 +98,9 @@ class Distiller(DistillationModel):
             teacher, teacher_inputs, teacher_activation, self._layers_of("teacher_layer_name")
         )
         self.student = student
+        self.student_inputs = (
+            student_inputs  # a layer with weights is saved, and trained, with this
+        )
         self._network = Network(
             student, student_inputs, student_activation, self._layers_of("student_layer_name")
         )
@@ -109,7 +112,13 @@ class Distiller(DistillationModel):
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.distillation_loss_trackers = [
-            keras.metrics.Mean(name=unique) for unique in _names(self.distillation_losses)
+            keras.metrics.Mean(name=unique)
+            for unique in checks.metric_names(
+                [
+                    getattr(loss, "name", None) or snake_case(type(loss).__name__)
+                    for loss in self.distillation_losses
+                ]
+            )
         ]
         self.built = student.built
 
@@ -149,6 +158,8 @@ class Distiller(DistillationModel):
             checks.same_inputs(teacher, self.student)
         for loss in self.distillation_losses:
             loss.validate_model_compatibility(teacher, self.student)
+            if getattr(loss, "output_name", None) is None:
+                checks.same_order(teacher, self.student)
             of_keras = not isinstance(loss, losses.DistillationLoss)
             if of_keras and getattr(loss, "teacher_layer_name", None) is None:
                 checks.same_outputs(teacher, self.student)
@@ -246,7 +257,8 @@ class Distiller(DistillationModel):
 
     def call(self, inputs, training=None, **kwargs):
         """Return the student's outputs."""
-        return self.student(self._network.select(inputs), training=training, **kwargs)
+        inputs = self._network.select(inputs, bool(training))
+        return self.student(inputs, training=training, **kwargs)
 
     def targets(self, x) -> Answer | None:
         """Return the teacher's answer, or None where it does not count."""
@@ -276,16 +288,15 @@ class Distiller(DistillationModel):
                 self.distillation_loss_trackers,
                 strict=True,
             ):
-                value = soft_loss.value(
-                    loss, targets, answer, y, sample_weight, self.output_names, self._hard_loss
-                )
+                value = soft_loss.value(loss, targets, answer, y, sample_weight, self._hard_loss)
                 tracker.update_state(value, sample_weight=rows)
                 distillation_loss = distillation_loss + weight * value
         total = share * student_loss + (1.0 - share) * distillation_loss + self._regularization()
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)
         if self.compiled:
-            self.metrics[0].update_state(total, sample_weight=rows)  # Keras's own "loss"
+            # Keras's own "loss", which comes first since there are metrics; it has no public name.
+            self.metrics[0].update_state(total, sample_weight=rows)
         return total / train_step.replicas()
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -315,24 +326,39 @@ class Distiller(DistillationModel):
         soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
         return {name: value for name, value in logs.items() if name not in soft}
 
+    def wants_batch(self) -> bool:
+        """Whether one of the networks ends in a way that is not known."""
+        return not self._checked and (self._asks_teacher() or self._asks_student())
+
     def check_batch(self, x) -> None:
-        """Refuse networks that do not show their last layer and answer with what looks like probabilities."""
-        if self._checked or x is None:
-            return
-        soft = self.student_loss_weight < 1 and any(
-            isinstance(loss, LogitLoss) for loss in self.distillation_losses
-        )
-        if soft:
+        """Refuse networks whose end is not known and that answer with what looks like probabilities."""
+        if self._asks_teacher():
             self._teacher.check_looks(x)
-        hidden = not all(head.known for head in self._network.heads)
-        if hidden and (soft or hard_loss.assumes_logits(self._compiled.arguments["loss"])):
-            self._network.check_looks(self.student(self._network.select(x), training=False))
+        if self._asks_student():
+            self._network.check_looks(self(x, training=False))
         self._checked = True
+
+    def _reads_logits(self) -> bool:
+        losses_ = (isinstance(loss, LogitLoss) for loss in self.distillation_losses)
+        return self.student_loss_weight < 1 and any(losses_)
+
+    def _asks_teacher(self) -> bool:
+        return self._reads_logits() and not self._teacher.known
+
+    def _asks_student(self) -> bool:
+        known = all(head.known for head in self._network.heads)
+        given = self._compiled.arguments["loss"]
+        return not known and (self._reads_logits() or hard_loss.assumes_logits(given))
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
-        self.check_batch(x)
+        if self.wants_batch():
+            self.check_batch(x)
         return super().train_on_batch(x, *args, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """Export the student, as `keras.Model.export`."""
+        return self.student.export(filepath, *args, **kwargs)
 
     # The parts of the sum
 
@@ -349,7 +375,7 @@ class Distiller(DistillationModel):
             return 0.0
         # `losses` is empty, so this is the hard loss alone; Keras has divided it by the replicas.
         loss = super().compute_loss(y=y, y_pred=outputs, sample_weight=sample_weight)
-        return loss * train_step.replicas()
+        return ops.cast(loss, "float32") * train_step.replicas()
 
     def _regularization(self):
         """The student's regularisation and added losses, and those of losses that are layers."""
@@ -412,13 +438,3 @@ class Distiller(DistillationModel):
     def load_assets(self, dir_path):
         """Read what `save_assets` wrote."""
         self._teacher.load_assets(str(dir_path))
-
-
-def _names(distillation_losses) -> list[str]:
-    """One name for each loss; a second `soft_targets` becomes `soft_targets_1`."""
-    names: list[str] = []
-    for loss in distillation_losses:
-        base = getattr(loss, "name", None) or snake_case(type(loss).__name__)
-        same = [name for name in names if name == base or name.rpartition("_")[0] == base]
-        names.append(f"{base}_{len(same)}" if same else base)
-    return names

@@ -70,14 +70,13 @@ class Shuffled:
 
 
 def are_arrays(data) -> bool:
-    """Whether `data` is a nested structure of arrays or tensors (and no data set, frame or generator)."""
+    """Whether `data` is a nested structure of arrays or tensors of one length (no data set, no frame)."""
     import numpy as np
     import tensorflow as tf
 
     leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
-    return bool(leaves) and all(
-        isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) > 0 for leaf in leaves
-    )
+    arrays = all(isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) for leaf in leaves)
+    return arrays and len({len(leaf) for leaf in leaves}) == 1  # Keras refuses several lengths
 
 
 def _tuples(structure):

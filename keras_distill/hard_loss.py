@@ -32,27 +32,32 @@ def resolve(loss, activations):
     """
     if loss is None:
         return None
+    if isinstance(loss, dict):  # perhaps of some outputs only
+        kind_of = activations if isinstance(activations, dict) else {}
+        return {name: resolve(one, kind_of.get(name)) for name, one in loss.items()}
     kinds = keras.tree.flatten(activations)
-    losses = keras.tree.flatten(loss)
-    if len(losses) == 1 and len(kinds) > 1:
-        if len(set(kinds)) == 1:
-            return _resolve(loss, kinds[0])
-        return keras.tree.map_structure(lambda kind: _resolve(losses[0], kind), activations)
-    if len(kinds) == 1:
-        kinds = kinds * len(losses)
-    if len(kinds) != len(losses):
-        return loss  # Keras says what does not match
-    if isinstance(loss, dict) and isinstance(activations, dict):
-        return {name: _resolve(loss[name], activations.get(name)) for name in loss}
-    resolved = [_resolve(one, kind) for one, kind in zip(losses, kinds, strict=True)]
-    return keras.tree.pack_sequence_as(loss, resolved)
+    if isinstance(loss, list | tuple):
+        kinds = kinds * len(loss) if len(kinds) == 1 else kinds
+        if len(kinds) != len(loss):
+            return loss  # Keras says what does not match
+        return [resolve(one, kind) for one, kind in zip(loss, kinds, strict=True)]
+    if len(set(kinds)) == 1:
+        return _resolve(loss, kinds[0])
+    return keras.tree.map_structure(lambda kind: _resolve(loss, kind), activations)
+
+
+def _crossentropy(found):
+    """The class that `keras.losses.get` found by the name of a function or of a class; None for others."""
+    if isinstance(found, keras.losses.Loss):
+        return type(found) if type(found) in _CROSSENTROPIES.values() else None
+    return _CROSSENTROPIES.get(found)
 
 
 def _resolve(loss, activation: str | None):
     logits = activation in ("linear", None)
     if isinstance(loss, str):
         found = keras.losses.get(loss)
-        crossentropy = _CROSSENTROPIES.get(found)
+        crossentropy = _crossentropy(found)
         return found if crossentropy is None else crossentropy(from_logits=logits)
     expects = None
     if isinstance(loss, keras.losses.Loss):
@@ -67,7 +72,7 @@ def _resolve(loss, activation: str | None):
             f"(from_logits={bool(expects)}), and the student ends in "
             f"{'logits' if logits else 'a ' + activation}: pass from_logits={logits}, or the loss's name "
             "as a string, which chooses by itself.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return loss
 
@@ -75,7 +80,7 @@ def _resolve(loss, activation: str | None):
 def assumes_logits(loss) -> bool:
     """Whether `loss` has a string that `resolve` takes for logits where the student hides its end."""
     strings = [one for one in keras.tree.flatten(loss) if isinstance(one, str)]
-    return any(keras.losses.get(one) in _CROSSENTROPIES for one in strings)
+    return any(_crossentropy(keras.losses.get(one)) for one in strings)
 
 
 def is_binary(loss) -> bool:

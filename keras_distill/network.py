@@ -25,12 +25,14 @@ class Answer:
         logits: the same structure in float32, before any softmax or sigmoid.
         activations: the same structure of `"linear"`, `"softmax"` or `"sigmoid"`: how `outputs` were made.
         inner: outputs of the tapped layers by name; a list where a layer was called more than once.
+        names: of the outputs, for those that are a list; None where the model has none.
     """
 
     outputs: Any
     logits: Any
     activations: Any
     inner: dict[str, Any] = dataclasses.field(default_factory=dict)
+    names: list[str] | None = None
 
 
 class Network:
@@ -61,9 +63,9 @@ class Network:
     def _argument(self) -> str:
         return f"{self.role}_activation"
 
-    def select(self, x):
+    def select(self, x, training: bool = False):
         """Return this network's inputs out of the batch `x`."""
-        return select(x, self.inputs, f"{self.role}_inputs")
+        return select(x, self.inputs, f"{self.role}_inputs", training)
 
     def __call__(self, x, training: bool) -> Answer:
         """Run the model once on the batch `x`."""
@@ -71,7 +73,7 @@ class Network:
         taps = dict(self._taps)
         taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
         with recording(taps) as recorded:
-            outputs = self.model(self.select(x), training=training)
+            outputs = self.model(self.select(x, training), training=training)
         inner = {name: self._one(name, recorded[name]) for name in self.layer_names}
         return self._answer(outputs, heads, recorded, inner)
 
@@ -97,9 +99,12 @@ class Network:
                 logits.append(activations.to_logits(passed[0], "linear"))
             else:
                 logits.append(activations.to_logits(output, head.activation))
+            if len(logits[-1].shape) == 1:  # one number for each example: one class
+                logits[-1] = keras.ops.expand_dims(logits[-1], -1)
         kinds = [head.activation for head in heads]
         pack = keras.tree.pack_sequence_as
-        return Answer(outputs, pack(outputs, logits), pack(outputs, kinds), inner)
+        names = getattr(self.model, "output_names", None)
+        return Answer(outputs, pack(outputs, logits), pack(outputs, kinds), inner, names)
 
     def check_looks(self, outputs) -> None:
         """Refuse `outputs` of one batch that look like probabilities where logits are assumed.
@@ -115,20 +120,22 @@ class Network:
             found = None if head.known else activations.look_like(output)
             if found:
                 raise ValueError(
-                    f"The {self.role} does not show its last layer, so its outputs were taken for logits, "
+                    f"How the {self.role} ends is not known, so its outputs were taken for logits, "
                     f"but one batch of them looks like probabilities ({found}). Pass "
                     f"{self._argument}='{found}', or {self._argument}='linear' if they are logits."
                 )
 
 
-def select(x, inputs, argument: str):
-    """Return `x`, `inputs(x)` or `x[inputs]`.
+def select(x, inputs, argument: str, training: bool = False):
+    """Return `x`, `inputs(x)` or `x[inputs]`; a layer is told whether this is training.
 
     Raises:
         ValueError: `inputs` is a key that the batch does not have; the sentence names `argument`.
     """
     if inputs is None:
         return x
+    if isinstance(inputs, keras.Layer):
+        return inputs(x, training=training)
     if callable(inputs):
         return inputs(x)
     try:

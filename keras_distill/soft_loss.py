@@ -15,7 +15,7 @@ from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer
 
 
-def value(loss, targets: Answer, answer: Answer, labels, sample_weight, names, hard_losses):
+def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_losses):
     """Return the value of `loss` for a batch: a float32 scalar, not yet weighted.
 
     Args:
@@ -24,30 +24,33 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, names, h
         answer: the student's.
         labels: the hard labels, or None.
         sample_weight: as in `fit`, or None.
-        names: the names of the student's outputs, or None.
         hard_losses: the resolved losses of `compile`, to know which outputs are yes-or-no questions.
 
     Raises:
         ValueError: an output that does not exist, or a loss that returns more than one number.
     """
+    output = getattr(loss, "output_name", None)
 
-    def pick(structure, whose):
-        return pick_output(structure, getattr(loss, "output_name", None), names, whose)
+    def of_student(structure, what="student"):
+        return pick_output(structure, output, answer.names, what)
 
     logits = isinstance(loss, LogitLoss)
-    teacher = _read(loss, "teacher", targets, logits, pick)
-    student = _read(loss, "student", answer, logits, pick)
+    teacher = _read(loss, "teacher", targets, logits)
+    student = _read(loss, "student", answer, logits)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
     if logits:
-        kinds = pick(answer.activations, "student"), pick(targets.activations, "teacher")
-        arguments["activation"] = _kinds(student, *kinds, hard_losses)
+        ends = (
+            of_student(answer.activations),
+            pick_output(targets.activations, output, targets.names, "teacher"),
+        )
+        arguments["activation"] = _kinds(
+            student, *ends, _hard_loss_of(hard_losses, output, answer.names)
+        )
     if "labels" in takes:
-        arguments["labels"] = None if labels is None else pick(labels, "labels")
+        arguments["labels"] = None if labels is None else of_student(labels, "labels")
     if "sample_weight" in takes:
-        if sample_weight is not None and keras.tree.is_nested(sample_weight):
-            sample_weight = pick(sample_weight, "sample_weight")
-        arguments["sample_weight"] = example_weights(pick(answer.outputs, "student"), sample_weight)
+        arguments["sample_weight"] = _weights(loss, answer, sample_weight, of_student)
     elif sample_weight is not None:
         warnings.warn(
             f"{type(loss).__name__} gives one number for a batch, so sample_weight and class_weight do not "
@@ -64,14 +67,36 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, names, h
     return ops.cast(result, "float32")
 
 
-def _read(loss, whose: str, answer: Answer, logits: bool, pick):
-    """What `loss` looks at: an inner layer, several of them, logits, or outputs."""
+def _read(loss, whose: str, answer: Answer, logits: bool):
+    """What `loss` looks at: an inner layer, several of them, logits, or outputs; all in float32."""
     layers = getattr(loss, f"{whose}_layer_name", None)
     if isinstance(layers, list | tuple):
-        return [answer.inner[layer] for layer in layers]
-    if layers:
-        return answer.inner[layers]
-    return pick(answer.logits if logits else answer.outputs, whose)
+        read: Any = [answer.inner[layer] for layer in layers]
+    elif layers:
+        read = answer.inner[layers]
+    else:
+        outputs = answer.logits if logits else answer.outputs
+        read = pick_output(outputs, getattr(loss, "output_name", None), answer.names, whose)
+    return keras.tree.map_structure(_float32, read)
+
+
+def _float32(tensor):
+    half = keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
+    return ops.cast(tensor, "float32") if half else tensor
+
+
+def _weights(loss, answer: Answer, sample_weight, of_student):
+    """The weights of examples: with the mask of the outputs where the loss reads outputs."""
+    if sample_weight is not None and keras.tree.is_nested(sample_weight):
+        sample_weight = of_student(sample_weight, "sample_weight")
+        if getattr(loss, "student_layer_name", None) and keras.tree.is_nested(sample_weight):
+            raise ValueError(
+                f"{type(loss).__name__} reads inner layers, and sample_weight has one for each output: "
+                "pass output= to say whose weights it takes."
+            )
+    if getattr(loss, "student_layer_name", None):
+        return sample_weight
+    return example_weights(of_student(answer.outputs), sample_weight)
 
 
 def pick_output(structure, output, names, whose: str):
@@ -90,10 +115,23 @@ def pick_output(structure, output, names, whose: str):
     raise ValueError(f"A loss reads output={output!r}, and the {whose} has the outputs {known}.")
 
 
+def _hard_loss_of(hard_losses, output, names):
+    """The hard loss of the one output that is read; all of them if `output` is None."""
+    if output is None or not keras.tree.is_nested(hard_losses):
+        return hard_losses
+    try:
+        return pick_output(hard_losses, output, names, "loss")
+    except ValueError:  # `compile` gave none for this output
+        return None
+
+
 def _kinds(logits, student, teacher, hard_losses):
     """For each output: do its logits belong to one softmax, or each to a sigmoid of its own?"""
     flat = keras.tree.flatten(logits)
-    hard = keras.tree.flatten(hard_losses)
+    if isinstance(hard_losses, dict) and isinstance(logits, dict):
+        hard = [hard_losses.get(name) for name in sorted(logits)]
+    else:
+        hard = keras.tree.flatten(hard_losses)
     if len(hard) != len(flat):
         hard = [hard[0] if len(hard) == 1 else None] * len(flat)
     pairs = zip(keras.tree.flatten(student), keras.tree.flatten(teacher), strict=True)

@@ -27,7 +27,7 @@ def resnet8(input_shape, num_classes, width=1.0, activation="softmax") -> keras.
     """The ResNet-8 of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597): 78,666 parameters.
 
     That is for 32×32×3 and 10 classes at width 1. Three residual stages of 16, 32 and 64 channels,
-    times `width`.
+    times `width`. Below 16 channels a stage's shortcut is pooled, not strided.
     """
 
     # Every layer with weights has a name, by which `weights=` finds it.
@@ -54,6 +54,11 @@ def resnet8(input_shape, num_classes, width=1.0, activation="softmax") -> keras.
         y = keras.layers.ReLU()(normalised(x, filters, strides, f"{stage}_conv1"))
         y = normalised(y, filters, 1, f"{stage}_conv2")
         if strides > 1:
+            if x.shape[-1] < 16:
+                # TensorFlow 2.21 on CPU (oneDNN) crashes in the gradient of a strided 1×1 convolution
+                # of so few channels when a batch is odd. ResNet-D's shortcut (He et al. 2019,
+                # arXiv 1812.01187) pools instead.
+                x, strides = keras.layers.AveragePooling2D(2, padding="same")(x), 1
             x = convolution(x, filters, 1, strides, f"{stage}_shortcut")
         x = keras.layers.ReLU(name=f"{stage}_out")(keras.layers.Add()([x, y]))
     x = keras.layers.GlobalAveragePooling2D()(x)

@@ -19,15 +19,16 @@ from keras_distill.network import Answer, Network, select
 from keras_distill.taps import find_layer, layer_paths
 from keras_distill.train_step import call_numpy
 
+_WEIGHTS, _INPUTS = "teacher.weights.h5", "teacher_inputs.weights.h5"
+
 
 class Teacher:
-    """What every teacher can do. Subclass it for a teacher of your own.
+    """What every teacher can do. Subclass it for a teacher of your own."""
 
-    Attributes:
-        compilable: whether `targets` can be compiled into the training step by XLA.
-    """
-
-    compilable = True
+    @property
+    def compilable(self) -> bool:
+        """Whether `targets` can be compiled into the training step by XLA."""
+        return True
 
     def targets(self, x) -> Answer:
         """Return what the teacher answers to the batch `x`; never called inside the gradient."""
@@ -35,6 +36,11 @@ class Teacher:
 
     def update(self) -> None:
         """Called after each training step, for teachers that follow the student."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known that the answers are logits or probabilities."""
+        return True
 
     def check_looks(self, x) -> None:
         """Refuse answers to one batch that look like probabilities where logits are assumed."""
@@ -72,19 +78,31 @@ class ModelTeacher(Teacher):
         self.network = Network(model, inputs, activation, layer_names, role="teacher")
         model.trainable = False
 
+    @property
+    def compilable(self) -> bool:
+        """Whether XLA can compile all of the model's layers."""
+        layers = [self.model, *(find_layer(self.model, path) for path in layer_paths(self.model))]
+        return all(getattr(layer, "supports_jit", True) for layer in layers)
+
     def targets(self, x) -> Answer:
         """Return the model's answer to the batch `x`."""
         return self.network(x, training=False)
 
+    @property
+    def known(self) -> bool:
+        """Whether the model shows how it ends, or was declared."""
+        return all(head.known for head in self.network.heads)
+
     def check_looks(self, x) -> None:
-        """Look at one batch if the model does not show its last layer."""
-        if not all(head.known for head in self.network.heads):
-            self.network.check_looks(self.targets(x).outputs)
+        """Look at one batch."""
+        self.network.check_looks(self.targets(x).outputs)
 
     def save_assets(self, folder: str) -> None:
         """Write the model's weights, and the files of layers that have some (vocabularies)."""
         if self.model.built:
-            self.model.save_weights(os.path.join(folder, "teacher.weights.h5"))
+            self.model.save_weights(os.path.join(folder, _WEIGHTS))
+        if isinstance(self.network.inputs, keras.Layer):
+            _holder(self.network.inputs).save_weights(os.path.join(folder, _INPUTS))
         for path, layer in _layers_with_files(self.model):
             os.makedirs(os.path.join(folder, path))
             layer.save_assets(os.path.join(folder, path))
@@ -94,7 +112,9 @@ class ModelTeacher(Teacher):
         for path, layer in _layers_with_files(self.model):
             if os.path.isdir(os.path.join(folder, path)):
                 layer.load_assets(os.path.join(folder, path))
-        weights = os.path.join(folder, "teacher.weights.h5")
+        if isinstance(self.network.inputs, keras.Layer):
+            _holder(self.network.inputs).load_weights(os.path.join(folder, _INPUTS))
+        weights = os.path.join(folder, _WEIGHTS)
         if os.path.exists(weights):
             self.model.load_weights(weights)
 
@@ -112,8 +132,6 @@ class CallableTeacher(Teacher):
         activation: `"linear"` (logits, the default), `"softmax"` or `"sigmoid"`.
         inputs: a callable or a key into the batch.
     """
-
-    compilable = False
 
     def __init__(
         self, function: Callable, output_shape: tuple, activation: str = "linear", inputs=None
@@ -147,17 +165,25 @@ class CallableTeacher(Teacher):
             )
         return answer
 
+    @property
+    def compilable(self) -> bool:
+        """False: it runs in Python."""
+        return False
+
+    @property
+    def known(self) -> bool:
+        """False for "linear", which is also what is taken when nothing is said."""
+        return self.activation != "linear"
+
     def check_looks(self, x) -> None:
-        """Look at one batch if its activation was not given."""
-        if self.activation == "linear":
-            found = activations.look_like(
-                ops.convert_to_tensor(self._ask(select(x, self.inputs, "inputs")))
+        """Look at one batch."""
+        batch = keras.tree.map_structure(ops.convert_to_numpy, select(x, self.inputs, "inputs"))
+        found = activations.look_like(ops.convert_to_tensor(self._ask(batch)))
+        if found:
+            raise ValueError(
+                f"The teacher's answers were taken for logits, but one batch of them looks like "
+                f"probabilities ({found}): pass CallableTeacher(..., activation='{found}')."
             )
-            if found:
-                raise ValueError(
-                    f"The teacher's answers were taken for logits, but one batch of them looks like "
-                    f"probabilities ({found}): pass CallableTeacher(..., activation='{found}')."
-                )
 
     def get_config(self) -> dict:
         """A Python function has no config.
@@ -169,6 +195,13 @@ class CallableTeacher(Teacher):
             "This distiller's teacher is a Python callable, which cannot be saved: save `distiller.student`, "
             "or use `save_weights` and build the distiller again with the same teacher."
         )
+
+
+def _holder(layer: keras.Layer) -> keras.Model:
+    """A model of nothing but `layer`, to save and load its weights."""
+    holder = keras.Sequential([layer])
+    holder.built = True  # as far as weights go: the layer has them already
+    return holder
 
 
 def _layers_with_files(model) -> list[tuple[str, keras.Layer]]:

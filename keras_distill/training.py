@@ -9,6 +9,7 @@
 """
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -41,6 +42,10 @@ class DistillationModel(keras.Model):
     def after_step(self) -> None:
         """Called after each update of the weights."""
 
+    def wants_batch(self) -> bool:
+        """Whether `check_batch` is to be called before the first step."""
+        return False
+
     def check_batch(self, x) -> None:
         """Look at one batch before the first step, and refuse what cannot be meant."""
 
@@ -68,7 +73,8 @@ class DistillationModel(keras.Model):
         """Train, as `keras.Model.fit` does, with the order of examples a function of (seed, epoch).
 
         Arrays are shuffled anew in each epoch from a seed that `save_weights` stores, so a training which
-        `BackupAndRestore` resumes sees the very batches that it would have seen. A `tf.data.Dataset`,
+        `BackupAndRestore` resumes (saving at the ends of epochs, its default) sees the very batches that it
+        would have seen. A `tf.data.Dataset`,
         `PyDataset` or generator keeps its own order: make that a function of `epoch.variable()`, as
         `keras_distill.data` does, if resumed runs are to be identical.
 
@@ -81,8 +87,13 @@ class DistillationModel(keras.Model):
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         elif validation_split and validation_data is None:
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
-        self.check_batch(_first_batch(x, batch_size))
-        if arrays and shuffle is True and steps_per_epoch is None:
+        if self.wants_batch():
+            batch, x = _first_batch(x, batch_size)
+            if batch is not None:
+                self.check_batch(batch)
+        if initial_epoch == 0:
+            self._order_seed.next()  # another `fit`, another order
+        if arrays and shuffle is True:
             given = tuple(part for part in (x, y, sample_weight) if part is not None)
             if sample_weight is not None and y is None:
                 raise ValueError(
@@ -93,6 +104,8 @@ class DistillationModel(keras.Model):
             if validation_data is not None:
                 kwargs.setdefault("validation_batch_size", batch_size)
             x, y, sample_weight, batch_size, shuffle = shuffled.dataset, None, None, None, False
+            if steps_per_epoch is not None:  # each epoch the first of its own order
+                x, steps_per_epoch = x.take(steps_per_epoch), None
         elif type(x).__module__.startswith("tensorflow."):
             shuffle = False  # a tf.data.Dataset shuffles itself; Keras would warn
         if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -147,7 +160,7 @@ class _SetSeed(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         state = keras.ops.convert_to_numpy(self._distiller._order_seed.state)
-        self._variable.assign(int(state[0]))
+        self._variable.assign(int(state[0]) * 1_000_003 + int(state[1]))
 
 
 def _split(arrays, share: float):
@@ -166,15 +179,24 @@ def _split(arrays, share: float):
 
 
 def _first_batch(x, batch_size):
-    """One batch of the inputs, or None where it cannot be had without taking it away from training."""
+    """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
     import tensorflow as tf
 
     if epoch.are_arrays(x):
-        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x)
+        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x), x
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)), None)
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
+    elif isinstance(x, types.GeneratorType):
+        batch = next(x, None)
+        x = _again(batch, x)
     else:
-        return None
-    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0]
+        batch = None
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
+
+
+def _again(first, rest):
+    if first is not None:
+        yield first
+    yield from rest

@@ -9,6 +9,7 @@ validation photos after the last epoch; write the files.
 
 import dataclasses
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -80,20 +81,26 @@ def run(
         raise ValueError(f"quantization={quantization!r} is none of {QUANTIZATIONS}.")
     if not 0 <= student_loss_weight <= 1:
         raise ValueError(f"student_loss_weight lies between 0 and 1, got {student_loss_weight}.")
+    for name, size in (("image_size", image_size), ("teacher_image_size", teacher_image_size)):
+        if size is not None and size < 8:
+            raise ValueError(f"{name} is a number of pixels from 8 up, got {size}.")
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate is a number above 0, got {learning_rate}.")
     soft_targets = kd.losses.SoftTargets(temperature=temperature)
     listing = data.list_folder(photos, seed=seed, validation_split=validation_split)
     keras.utils.set_random_seed(seed)
-    pupil = _student(student, listing, width, image_size, student_weights)
     folder = Path(output)
+    _keep(folder, teacher, student, student_weights, teacher_weights)
+    pupil = _student(student, listing, width, image_size, student_weights)
+    master, ready = _teacher(
+        teacher, listing, teacher_weights, teacher_image_size, teacher_normalization
+    )
     folder.mkdir(parents=True, exist_ok=True)
     results.say(
         f"{len(listing.train_files)} photos to learn from, {len(listing.validation_files)} to "
         f"measure on, {len(listing.class_names)} classes."
     )
 
-    master, ready = _teacher(
-        teacher, listing, teacher_weights, teacher_image_size, teacher_normalization
-    )
     # One pipeline of pixels feeds both, at the larger of the two sizes.
     height, width = (max(pair) for pair in zip(pupil.image_size, master.image_size, strict=True))
     train = data.photos(
@@ -126,10 +133,12 @@ def run(
         card.save(master.model, teacher_file, _card(master, listing))
     teacher_accuracy = master.accuracy(validation[master.image_size])
     results.say(f"The teacher is right on {results.percent(teacher_accuracy)}.")
-    if teacher_accuracy < 2 / len(listing.class_names):
+    common = np.bincount(listing.validation_labels).max() / len(listing.validation_labels)
+    if teacher_accuracy < common + 0.1 * (1 - common):
         results.say(
-            f"That is hardly better than chance: was {teacher_file} trained on these classes, in "
-            f"this order, with this normalisation?"
+            f"That is hardly better than always giving the most common class "
+            f"({results.percent(common)}): was {teacher_file} trained on these classes, in this "
+            f"order, with this normalisation?"
         )
 
     history = _distil(
@@ -199,6 +208,20 @@ def _card(network: Classifier, listing: data.Listing) -> card.Card:
     return card.Card(listing.class_names, network.normalization, network.image_size)
 
 
+def _keep(folder: Path, *files) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        ValueError: with the name of the file.
+    """
+    written = {(folder / name).resolve() for name in ("student.keras", "teacher.keras")}
+    for file in files:
+        if file is not None and Path(file).resolve() in written:
+            raise ValueError(
+                f"{file} would be written over by this run: choose another output folder."
+            )
+
+
 def _student(student, listing, width, image_size, weights) -> Classifier:
     classes = len(listing.class_names)
     if str(student).endswith(".keras"):
@@ -261,7 +284,12 @@ def _photo_side(listing: data.Listing) -> int:
 def _load(file, listing: data.Listing, normalization, role: str) -> Classifier:
     if not Path(file).is_file():
         raise ValueError(f"There is no {role} file {file}.")
-    model = keras.models.load_model(file, compile=False)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file} is damaged, or no .keras file.")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{file} is damaged, or no .keras file that Keras wrote.") from error
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] != 3:
         raise ValueError(

@@ -35,8 +35,9 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
 
     Args:
         file: a `.keras` or `.tflite` classifier. One that does not say how its input is normalised
-            gets −1..1, and classes without names are "class 0", "class 1", …
-        photos: image files.
+            gets −1..1, and classes without names are "class 0", "class 1", … Of logits the softmax
+            is given.
+        photos: image files, or folders of them.
 
     Raises:
         ValueError, OSError: a file that cannot be read, or a model that is no classifier of photos.
@@ -57,10 +58,11 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
 
     from keras_distill import data
 
+    listed = _files(photos)
     answers = []
-    for photo in photos:
+    for photo in listed:
         pixels = data.read_photo(photo, shape[:2], channels=shape[-1])
-        scores = classify(pixels[None])[0]
+        scores = _probabilities(classify(pixels[None])[0])
         if scores.ndim != 1:
             raise ValueError(f"{path} is no classifier: it answers with shape {scores.shape}.")
         names = labels or [f"class {i}" for i in range(len(scores))]
@@ -78,6 +80,33 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
     return answers
 
 
+def _files(photos: Sequence[str | Path]) -> list[Path]:
+    """The photos, those in folders included; all are there before the first is read."""
+    from keras_distill.data import PHOTO_SUFFIXES
+
+    files: list[Path] = []
+    for photo in map(Path, photos):
+        if photo.is_dir():
+            found = [one for one in photo.iterdir() if one.suffix.lower() in PHOTO_SUFFIXES]
+            if not found:
+                raise ValueError(f"There are no photos in the folder {photo}.")
+            files += sorted(found)
+        elif photo.exists():
+            files.append(photo)
+        else:
+            raise FileNotFoundError(f"There is no file {photo}.")
+    return files
+
+
+def _probabilities(scores: np.ndarray) -> np.ndarray:
+    """Scores as they are if they lie in 0..1, else the softmax of what must be logits."""
+    slack = 1e-3
+    if scores.ndim != 1 or (scores.min() >= -slack and scores.max() <= 1 + slack):
+        return scores
+    shifted = np.exp(scores - scores.max())
+    return shifted / shifted.sum()
+
+
 def show(answers: Sequence[Answer]) -> None:
     """Print one line for each photo."""
     results.show(
@@ -93,12 +122,18 @@ Classify = Callable[[np.ndarray], Any]
 def _keras(path: Path) -> tuple[Classify, tuple, Sequence[str] | None]:
     import keras
 
+    from keras_distill import activations
+
     model = keras.models.load_model(path, compile=False)
     said = card.read_card(path) or card.Card()
+    if said.normalization is None:
+        results.say(f"{path} does not say how its input is normalised: −1..1 is taken.")
+    logits = activations.heads(model)[0] == activations.Head()
 
     def classify(pixels):
         pixels = _normalised(pixels, said.normalization)
-        return np.asarray(model(pixels, training=False))
+        outputs = model(pixels, training=False)
+        return np.asarray(keras.ops.softmax(outputs) if logits else outputs)
 
     shape = model.input_shape
     return classify, shape[1:] if isinstance(shape, tuple) else (), said.class_names
@@ -108,12 +143,17 @@ def _tflite(path: Path) -> tuple[Classify, tuple, Sequence[str] | None]:
     import tflite_export as te
 
     interpreter = te.load(path)
-    said = te.read_metadata(path)
+    try:
+        said = te.read_metadata(path)
+    except ValueError:  # a file of somebody else, without metadata
+        said = None
     inputs = interpreter.inputs[0]
     normalization = None
-    if said.inputs and said.inputs[0].normalization is not None:
+    if said and said.inputs and said.inputs[0].normalization is not None:
         found = said.inputs[0].normalization
         normalization = (found.mean, found.std)
+    if normalization is None and np.dtype(inputs.dtype).kind == "f":
+        results.say(f"{path} does not say how its input is normalised: −1..1 is taken.")
 
     def classify(pixels):
         kind = np.dtype(inputs.dtype)
@@ -123,7 +163,7 @@ def _tflite(path: Path) -> tuple[Classify, tuple, Sequence[str] | None]:
             pixels = _normalised(pixels, normalization)
         return interpreter.run(pixels)
 
-    return classify, tuple(inputs.shape[1:]), said.labels
+    return classify, tuple(inputs.shape[1:]), said.labels if said else None
 
 
 def _normalised(pixels: np.ndarray, normalization: card.Normalization | None) -> np.ndarray:

@@ -76,7 +76,8 @@ def mean_over_examples(values, sample_weight=None):
         while len(weight.shape) < len(values.shape):
             weight = ops.expand_dims(weight, axis=-1)
         values = values * weight
-    return ops.mean(values)
+    # Not `mean`: one of several devices may get no example of the last batch.
+    return ops.divide_no_nan(ops.sum(values), ops.cast(ops.size(values), values.dtype))
 
 
 def snake_case(name: str) -> str:

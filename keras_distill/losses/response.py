@@ -6,6 +6,7 @@ kd.Distiller(teacher, student, distillation_losses=loss)
 """
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -135,6 +136,9 @@ class SoftTargets(LogitLoss):
         output: for networks with several outputs, the name (or position) of the one it reads; else all.
         name: the metric's name.
 
+    `Distiller` undoes a softmax or sigmoid at the end of the networks. `keras.distillation.Distiller` hands
+    over the outputs as they are: there, both networks must end in logits.
+
     Customary weights: 0.1 for the hard labels, 0.9 for this loss.
     Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
     """
@@ -182,7 +186,7 @@ def _divergence(log_p, log_q):
 
 
 def _positive(temperature):
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if not number or not math.isfinite(temperature) or temperature <= 0:
         raise ValueError(
             f"temperature must be a positive number, got {temperature!r}; 4.0 is customary."

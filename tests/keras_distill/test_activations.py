@@ -31,9 +31,27 @@ def ending(how, weights, units=3):
         x = keras.ops.sigmoid(x)
     elif how == "then identity":
         x = layers.Activation("linear", dtype="float32")(layers.Identity()(layers.Softmax()(x)))
+    elif how == "softmax operation as activation":
+        x = layers.Activation(keras.ops.softmax)(x)
+    elif how == "softmax layer as activation":
+        x = layers.Activation(layers.Softmax())(x)
+    elif how == "cast":
+        x = keras.ops.cast(layers.Softmax()(x), "float32")
+    elif how == "average":
+        x = layers.Average()([layers.Softmax()(x), layers.Softmax()(x)])
+    elif how == "time distributed":
+        classifier = keras.Sequential([layers.Dense(units, activation="softmax", name="top")])
+        x = layers.Reshape((units,))(
+            layers.TimeDistributed(classifier)(layers.Reshape((1, 4))(inputs))
+        )
+        top = classifier.layers[0]
     elif how == "reshaped":
         x = layers.Reshape((units,))(layers.Softmax()(x))
     model = keras.Model(inputs, x)
+    if how == "unbuilt":
+        return keras.Sequential(
+            [layers.Identity(), ending("softmax", weights, units), layers.Dropout(0.0)]
+        )
     if how == "nested":
         inner = ending("softmax", weights, units)
         outer = keras.Input((4,))
@@ -59,6 +77,12 @@ SOFTMAX = [
     "reshaped",
     "nested",
     "sequential",
+    "softmax operation as activation",
+    "softmax layer as activation",
+    "cast",
+    "average",
+    "time distributed",
+    "unbuilt",
 ]
 
 
@@ -157,6 +181,55 @@ def test_hidden_probabilities_are_refused_with_the_argument_to_set(who, kind):
     model.fit(x, y, verbose=0)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: keras.ops.squeeze(layers.Reshape((3, 1))(layers.Softmax()(x)), -1),
+        lambda x: layers.BatchNormalization()(layers.Softmax()(x)),
+        lambda x: keras.ops.exp(x) / keras.ops.sum(keras.ops.exp(x), axis=-1, keepdims=True),
+        lambda x: layers.Activation("hard_sigmoid")(x),
+        lambda x: layers.Lambda(lambda z: keras.ops.softmax(z))(x),
+    ],
+)
+def test_an_end_of_another_kind_is_not_guessed(end):
+    x, y = examples()
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, end(layers.Dense(3)(inputs)))
+    assert activations.heads(network) == [activations.UNKNOWN]
+    model = kd.Distiller(network, mlp(), "soft_targets")
+    model.compile("sgd", loss=SCE)
+    with pytest.raises(ValueError, match="Pass teacher_activation="):
+        model.fit(x, y, verbose=0)
+
+
+def test_an_end_that_is_no_layer_of_kernels_is_left_alone():
+    inputs = keras.Input((None, 2))
+    network = keras.Model(inputs, layers.LSTM(3, activation="sigmoid")(inputs))
+    answer = Network(network, activation="linear")(np.ones((2, 5, 2), "float32"), training=False)
+    assert np.array_equal(answer.logits, answer.outputs)
+
+
+def test_a_generator_is_looked_at_and_loses_nothing():
+    x, y = examples(24)
+
+    def batches():
+        for i in range(0, 24, 8):
+            yield x[i : i + 8], y[i : i + 8]
+
+    model = kd.Distiller(Subclassed(activation="softmax"), mlp(), "soft_targets")
+    model.compile("sgd", loss=SCE)
+    with pytest.raises(ValueError, match="Pass teacher_activation='softmax'"):
+        model.fit(batches(), verbose=0)
+    seen = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    model = kd.Distiller(Subclassed(), mlp(), "soft_targets")
+    model.compile("sgd", loss=SCE)
+    model.fit(batches(), verbose=0, callbacks=[count])
+    assert seen == [0, 1, 2]
+
+
 def test_hidden_probabilities_are_refused_for_the_hard_loss_too():
     x, y = examples()
     model = kd.Distiller(
@@ -192,6 +265,15 @@ def test_a_string_gets_the_students_from_logits(activation, logits):
     model = kd.Distiller(mlp(), mlp(activation=activation), "soft_targets")
     model.compile("sgd", loss=SCE)
     assert model.loss.from_logits is logits
+
+
+@pytest.mark.parametrize(
+    "name", ["SparseCategoricalCrossentropy", "sparse_categorical_crossentropy"]
+)
+def test_a_class_name_is_a_string_too(name):
+    model = kd.Distiller(mlp(), mlp(), "soft_targets")
+    model.compile("sgd", loss=name)
+    assert model.loss.from_logits is True
 
 
 @pytest.mark.parametrize(

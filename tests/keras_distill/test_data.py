@@ -223,3 +223,12 @@ def test_digits_are_split_evenly_and_always_the_same_way():
     assert digits.x_train.max() == 255
     assert np.bincount(digits.y_test).min() >= 43
     np.testing.assert_array_equal(digits.x_test, data.digits().x_test)
+
+
+def test_a_folder_of_splits_is_not_one_of_two_classes(tmp_path):
+    for split in ("training_set", "test_set"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / split / name / "a.png")
+    with pytest.raises(ValueError, match=r"if these are splits, name them train/ and validation/"):
+        data.list_folder(tmp_path)

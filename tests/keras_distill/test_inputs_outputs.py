@@ -181,3 +181,128 @@ def test_metrics_for_each_output():
     )
     history = model.fit(x, y, validation_data=(x, y), verbose=0).history
     assert {"kind_accuracy", "val_sure_binary_accuracy"} <= set(history)
+
+
+def two_linear(names, width=8):
+    """A network with two outputs of three logits each."""
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(width, activation="relu")(x)
+    return keras.Model(inputs, [layers.Dense(3, name=name)(x) for name in names])
+
+
+def test_one_output_knows_its_own_hard_loss():
+    x, y = examples()
+    tags = np.eye(3, dtype="float32")[y]
+    model = kd.Distiller(
+        two_linear("ab", 16),
+        two_linear("ab"),
+        kd.losses.SoftTargets(output="b"),
+        student_loss_weight=0.5,
+    )
+    model.compile(STILL(0.0), loss=[SCE, "binary_crossentropy"])
+    t, s = (network.predict(x, verbose=0)[1] for network in (model.teacher, model.student))
+    logs = model.fit(x, [y, tags], batch_size=24, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(golden.soft_labels(t, s, 4.0), rel=1e-4)
+
+
+def test_each_network_is_read_by_its_own_names():
+    x, _ = examples()
+    teacher, student = two_linear("ba", 16), two_linear("ab")
+    with pytest.raises(ValueError, match=r"Teacher answers \['b', 'a'\] and student \['a', 'b'\]"):
+        kd.Distiller(teacher, student, "soft_targets")
+    model = kd.Distiller(
+        teacher, student, kd.losses.SoftTargets(output="a"), student_loss_weight=0.0
+    )
+    model.compile(STILL(0.0))
+    expected = golden.soft_targets(
+        teacher.predict(x, verbose=0)[1], student.predict(x, verbose=0)[0], 4.0
+    )
+    logs = model.fit(x, batch_size=24, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_hard_loss_for_some_outputs_only():
+    x, y = data(dict)
+    model = kd.Distiller(two_heads(dict, 16), two_heads(dict), "soft_targets")
+    model.compile(STILL(0.0), loss={"kind": SCE})
+    s = model.student.predict(x, verbose=0)["kind"]
+    logs = model.fit(x, {"kind": y["kind"]}, batch_size=24, verbose=0).history
+    assert logs["student_loss"][0] == pytest.approx(golden.crossentropy(y["kind"], s), rel=1e-4)
+    assert logs["distillation_loss"][0] == pytest.approx(sum(parts(model, x)), rel=1e-3)
+
+
+def test_weights_of_outputs_and_weighted_metrics_reach_keras():
+    x, y = data(dict)
+    weights = {"kind": np.arange(24, dtype="float32"), "sure": np.ones(24, "float32")}
+    arguments = {
+        "loss_weights": {"kind": 2.0, "sure": 0.5},
+        "weighted_metrics": {"kind": ["accuracy"], "sure": []},
+    }
+    model = kd.Distiller(two_heads(dict, 16), two_heads(dict), "soft_targets")
+    model.compile(STILL(0.0), loss={"kind": SCE, "sure": "binary_crossentropy"}, **arguments)
+    logs = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+    plain = keras.models.clone_model(model.student)
+    plain.set_weights(model.student.get_weights())
+    plain.compile(
+        STILL(0.0),
+        loss={
+            "kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "sure": keras.losses.BinaryCrossentropy(),
+        },
+        **arguments,
+    )
+    expected = plain.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+    assert logs["student_loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert logs["kind_accuracy"] == pytest.approx(expected["kind_accuracy"], rel=1e-5)
+
+
+def test_one_number_for_each_example_is_a_sigmoid():
+    x, _ = examples()
+
+    def network(width):
+        inputs = keras.Input((4,))
+        hidden = layers.Dense(width, activation="relu")(inputs)
+        return keras.Model(inputs, layers.Dense(1)(hidden)[:, 0])
+
+    model = kd.Distiller(
+        network(16),
+        network(8),
+        "soft_targets",
+        student_loss_weight=0,
+        teacher_activation="linear",
+        student_activation="linear",
+    )
+    model.compile(STILL(0.0))
+    t, s = (n.predict(x, verbose=0)[:, None] for n in (model.teacher, model.student))
+    logs = model.fit(x, batch_size=24, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(golden.soft_labels(t, s, 4.0), rel=1e-4)
+
+
+def test_a_layer_that_prepares_inputs_keeps_its_state(tmp_path):
+    x, y = examples()
+    normalization = layers.Normalization()
+    normalization.adapt(5 * x + 3)
+    other = layers.Normalization()
+    other.adapt(2 * x - 1)
+    model = kd.Distiller(
+        mlp(width=16), mlp(), "soft_targets", teacher_inputs=other, student_inputs=normalization
+    )
+    model.compile(STILL(0.0), loss=SCE)
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    teacher = np.asarray(model.targets(x).outputs)
+    model.save(tmp_path / "d.keras")
+    again = keras.models.load_model(tmp_path / "d.keras")
+    assert again.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(again.targets(x).outputs, teacher, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_prepares_inputs_knows_training():
+    x, y = examples()
+    model = kd.Distiller(
+        mlp(width=16), mlp(), "soft_targets", student_inputs=layers.GaussianNoise(0.9)
+    )
+    model.compile(STILL(0.0), loss=SCE)
+    first, second = (model.train_on_batch(x, y, return_dict=True)["student_loss"] for _ in range(2))
+    model.reset_metrics()
+    assert first != second
+    assert np.array_equal(model.predict(x, verbose=0), model.student.predict(x, verbose=0))

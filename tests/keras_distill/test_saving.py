@@ -168,8 +168,13 @@ def test_config_round_trip():
         student_activation="linear",
     )
     again = kd.Distiller.from_config(model.get_config())
-    first, second = model.get_config(), again.get_config()
-    assert first == second
+    config = again.get_config()
+    assert config == model.get_config()
+    assert config["student_loss_weight"] == 0.1
+    assert config["distillation_loss_weights"] == [3.0, 0.5]
+    assert config["student_activation"] == "linear"
+    assert again._network.inputs is halved
+    assert again.distillation_losses[0].temperature == 2.0
 
 
 def test_a_teacher_that_cannot_be_saved_says_so_and_weights_still_can(tmp_path):

@@ -1,5 +1,8 @@
 """Students by name: their sizes, their one input convention, and weights from files."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -134,3 +137,18 @@ def test_moving_averages_follow_a_short_training():
         if isinstance(layer, keras.layers.BatchNormalization)
     }
     assert max(momenta) <= 0.99
+
+
+def test_a_narrow_resnet8_trains_on_odd_batches():
+    # In a process of its own: TensorFlow's crash would take the tests with it.
+    program = (
+        "import numpy as np; from keras_distill import students\n"
+        "student = students.build('resnet8', (16, 16, 3), 2, width=0.25)\n"
+        "student.compile('sgd', 'sparse_categorical_crossentropy')\n"
+        "for count in (1, 3, 15, 19, 33):\n"
+        "    student.train_on_batch(np.zeros((count, 16, 16, 3), 'float32'), np.zeros(count))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-1000:]

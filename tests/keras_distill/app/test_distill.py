@@ -146,3 +146,29 @@ def test_imagenet_weights_that_cannot_be_downloaded_name_the_option(photos, tmp_
         ValueError, match="MobileNetV2 cannot be downloaded: pass --teacher-weights"
     ):
         distill.run(photos, tmp_path, teacher="mobilenetv2", student="resnet8")
+
+
+def test_a_run_does_not_write_over_what_it_reads(finished, photos):
+    output, _ = finished
+    before = (output / "student.keras").read_bytes()
+    with pytest.raises(ValueError, match="would be written over by this run"):
+        distill.run(photos, output, teacher=output / "student.keras", student="resnet8")
+    with pytest.raises(ValueError, match="would be written over by this run"):
+        distill.run(photos, output, teacher="MobileNet", student=output / "student.keras")
+    assert (output / "student.keras").read_bytes() == before
+
+
+def test_nothing_is_made_before_the_arguments_are_known_to_do(photos, tmp_path):
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"no zip at all")
+    for teacher, sentence in (
+        (broken, "is damaged, or no .keras file"),
+        ("nonsense", "There is no"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            distill.run(photos, tmp_path / "out", teacher=teacher, student="resnet8")
+    with pytest.raises(ValueError, match="learning_rate is a number above 0"):
+        distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", learning_rate=-1)
+    with pytest.raises(ValueError, match="image_size is a number of pixels from 8 up"):
+        distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", image_size=0)
+    assert not (tmp_path / "out").exists()

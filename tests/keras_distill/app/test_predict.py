@@ -76,3 +76,42 @@ def test_what_cannot_be_read_gets_a_sentence(finished, photos, tmp_path):
         predict.run(output / "student.keras", [tmp_path / "broken.jpg"])
     with pytest.raises(FileNotFoundError, match=r"There is no file .*no\.jpg"):
         predict.run(output / "student.keras", [tmp_path / "no.jpg"])
+
+
+def test_logits_are_answered_as_probabilities(photos, tmp_path):
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    top = keras.layers.Dense(3, kernel_initializer="zeros", name="top")
+    model = keras.Model(inputs, top(pooled))
+    top.set_weights([np.zeros((3, 3)), np.array([0.2, 0.1, 0.0])])  # logits that look like scores
+    model.save(tmp_path / "m.keras")
+    top.set_weights([np.zeros((3, 3)), np.array([20.0, 21.0, -5.0])])
+    te.export(model, tmp_path / "m.tflite", normalization=students.NORMALIZATION)
+    photo = photos / "top" / "00.png"
+    (answer,) = predict.run(tmp_path / "m.keras", [photo])
+    assert answer.label == "class 0"
+    assert answer.score == pytest.approx(np.exp(0.2) / np.exp([0.2, 0.1, 0.0]).sum(), rel=1e-4)
+    (answer,) = predict.run(tmp_path / "m.tflite", [photo])
+    assert answer.label == "class 1"
+    assert answer.score == pytest.approx(1 / (1 + np.exp(-1)), rel=1e-3)
+
+
+def test_folders_of_photos_and_photos_that_are_not_there(finished, photos, tmp_path):
+    output, _ = finished
+    assert len(predict.run(output / "student.tflite", [photos / "top"])) == 12
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*nosuch.jpg"):
+        predict.run(output / "student.tflite", [photos / "top", tmp_path / "nosuch.jpg"])
+
+
+def test_a_file_without_metadata_is_run(photos, tmp_path):
+    import keras
+
+    from tflite_export.convert import convert
+
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(inputs))
+    (tmp_path / "bare.tflite").write_bytes(convert(keras.Model(inputs, outputs)).content)
+    (answer,) = predict.run(tmp_path / "bare.tflite", [photos / "top" / "00.png"])
+    assert answer.label.startswith("class ")
