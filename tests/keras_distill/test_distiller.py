@@ -638,6 +638,21 @@ def order(x, fits):
     return seen[-1]
 
 
+def test_a_later_epoch_has_the_order_that_it_would_have_had():
+    x, y = examples(24)
+    ends = []
+    for stops in ((3,), (2, 3)):
+        keras.utils.set_random_seed(7)
+        model = distiller()
+        numbers = []
+        for first, last in zip((0, *stops), stops, strict=False):
+            history = model.fit(x, y, batch_size=8, initial_epoch=first, epochs=last, verbose=0)
+            numbers += history.epoch
+        assert numbers == [0, 1, 2]
+        ends.append(weights_of(model.student))
+    assert equal_weights(*ends)
+
+
 def test_part_of_the_arrays_for_each_epoch():
     x, y = examples(24)
     model = distiller()
