@@ -81,6 +81,7 @@ def benchmark(
     warmup: int = 5,
     runtime: str = "auto",
     measure_memory: bool = True,
+    input_shapes: Any = None,
 ) -> list[Benchmark]: ...
 @overload
 def benchmark(
@@ -91,6 +92,7 @@ def benchmark(
     warmup: int = 5,
     runtime: str = "auto",
     measure_memory: bool = True,
+    input_shapes: Any = None,
 ) -> Benchmark: ...
 def benchmark(
     files: Any,
@@ -100,6 +102,7 @@ def benchmark(
     warmup: int = 5,
     runtime: str = "auto",
     measure_memory: bool = True,
+    input_shapes: Any = None,
 ) -> Benchmark | list[Benchmark]:
     """Measures one file, or several in alternation.
 
@@ -110,9 +113,11 @@ def benchmark(
         warmup: runs before them.
         runtime: as in `runtime.load`.
         measure_memory: starts two fresh processes for each file.
+        input_shapes: sizes of inputs that a file leaves open, with the batch: a tuple, or a dict of
+            them by input name where there are several inputs. An open batch alone is 1.
 
     Raises:
-        ValueError: a file is damaged or does not run.
+        ValueError: a file is damaged or does not run, or sizes are open and not given.
     """
     if runs < 1 or warmup < 0:
         raise ValueError(f"runs={runs}, warmup={warmup}: at least 1 run and 0 of warm-up.")
@@ -121,15 +126,22 @@ def benchmark(
     if not listed:
         raise ValueError("No files to measure.")
     interpreters = [Interpreter(f, num_threads=num_threads, runtime=runtime) for f in listed]
+    shapes = [
+        _shapes(content_of(f)[1], interpreter.inputs, input_shapes)
+        for f, interpreter in zip(listed, interpreters, strict=True)
+    ]
     rng = np.random.default_rng(0)
-    for interpreter in interpreters:
-        interpreter.prepare({i.name: _random(i, rng) for i in interpreter.inputs})
+    for interpreter, sizes in zip(interpreters, shapes, strict=True):
+        pairs = zip(interpreter.inputs, sizes, strict=True)
+        interpreter.prepare({i.name: _random(i, shape, rng) for i, shape in pairs})
         for _ in range(warmup):
             interpreter.invoke()
     times = _alternate(interpreters, runs)
     results = [
-        _result(file, interpreter, milliseconds, num_threads, measure_memory)
-        for file, interpreter, milliseconds in zip(listed, interpreters, times, strict=True)
+        _result(file, interpreter, milliseconds, num_threads, sizes if measure_memory else None)
+        for file, interpreter, milliseconds, sizes in zip(
+            listed, interpreters, times, shapes, strict=True
+        )
     ]
     return results if several else results[0]
 
@@ -152,7 +164,7 @@ def _result(
     interpreter: Interpreter,
     milliseconds: list[float],
     num_threads: int | None,
-    measure_memory: bool,
+    shapes: list[list[int]] | None,
 ) -> Benchmark:
     content, name = content_of(file)
     return Benchmark(
@@ -161,9 +173,9 @@ def _result(
         median_ms=statistics.median(milliseconds),
         p90_ms=float(np.percentile(milliseconds, 90)),
         runs=len(milliseconds),
-        peak_memory_bytes=_memory(file, content, interpreter.runtime, num_threads)
-        if measure_memory
-        else None,
+        peak_memory_bytes=None
+        if shapes is None
+        else _memory(file, content, interpreter.runtime, num_threads, shapes),
         operators=_operators(content, name),
         delegate_partitions=interpreter.delegate_partitions(),
         runtime=interpreter.runtime,
@@ -171,13 +183,15 @@ def _result(
     )
 
 
-def _memory(file: Any, content: bytes, runtime: str, num_threads: int | None) -> int:
+def _memory(
+    file: Any, content: bytes, runtime: str, num_threads: int | None, shapes: list[list[int]]
+) -> int:
     if not isinstance(file, (bytes, bytearray, memoryview)):
-        return memory.peak_bytes(getattr(file, "path", file), runtime, num_threads)
+        return memory.peak_bytes(getattr(file, "path", file), runtime, num_threads, shapes)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "measured.tflite"
         path.write_bytes(content)
-        return memory.peak_bytes(path, runtime, num_threads)
+        return memory.peak_bytes(path, runtime, num_threads, shapes)
 
 
 def _operators(content: bytes, name: str) -> dict[tuple[str, str], int]:
@@ -194,8 +208,44 @@ def _operators(content: bytes, name: str) -> dict[tuple[str, str], int]:
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "CONV_3D"}
 
 
-def _random(info: TensorInfo, rng: np.random.Generator) -> np.ndarray:
-    shape = [1 if d is None else d for d in info.shape]
+def _shapes(name: str, inputs: Sequence[TensorInfo], given: Any) -> list[list[int]]:
+    """The shape of each input: the file's, or `given` where the file leaves sizes open."""
+    by_name = given if isinstance(given, Mapping) else {}
+    if given is not None and not isinstance(given, Mapping):
+        if len(inputs) > 1:
+            raise ValueError(
+                f"{name} has the inputs {[i.name for i in inputs]}: give input_shapes as a dict."
+            )
+        by_name = {inputs[0].name: given}
+    unknown = sorted(set(by_name) - {i.name for i in inputs})
+    if unknown:
+        raise ValueError(
+            f"input_shapes names {unknown}; the inputs of {name} are {[i.name for i in inputs]}."
+        )
+    shapes = []
+    for one in inputs:
+        shape = list(
+            by_name.get(one.name, [1, *one.shape[1:]] if None in one.shape[:1] else one.shape)
+        )
+        if None in shape:
+            example = tuple(96 if d is None else d for d in shape)
+            raise ValueError(
+                f"{name} leaves sizes of its input {one.name!r} open, {one.shape}: say which to "
+                f"measure, for example input_shapes={example}."
+            )
+        fits = len(shape) == len(one.shape) and all(
+            want in (None, have) for want, have in zip(one.shape, shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"input_shapes gives {tuple(shape)} for {one.name!r} of {name}, and the file takes "
+                f"{one.shape}."
+            )
+        shapes.append([int(d) for d in shape])
+    return shapes
+
+
+def _random(info: TensorInfo, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     kind = np.dtype(info.dtype).kind
     if kind == "f":
         return rng.normal(size=shape).astype(info.dtype)

@@ -11,19 +11,34 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _RUNS = 3
 
 
-def peak_bytes(path: str | Path, runtime: str = "auto", num_threads: int | None = None) -> int:
-    """Peak resident memory above an import-only process. Raises RuntimeError if it crashes."""
-    baseline = _fresh_process(None, runtime, num_threads)
-    return max(0, _fresh_process(path, runtime, num_threads) - baseline)
+def peak_bytes(
+    path: str | Path,
+    runtime: str = "auto",
+    num_threads: int | None = None,
+    shapes: Sequence[Sequence[int]] | None = None,
+) -> int:
+    """Peak resident memory above an import-only process. Raises RuntimeError if it crashes.
+
+    Args:
+        shapes: of the inputs, where the file leaves sizes open.
+    """
+    baseline = _fresh_process(None, runtime, num_threads, None)
+    return max(0, _fresh_process(path, runtime, num_threads, shapes) - baseline)
 
 
-def _fresh_process(path: str | Path | None, runtime: str, num_threads: int | None) -> int:
-    task = json.dumps([None if path is None else str(path), runtime, num_threads])
+def _fresh_process(
+    path: str | Path | None,
+    runtime: str,
+    num_threads: int | None,
+    shapes: Sequence[Sequence[int]] | None,
+) -> int:
+    task = json.dumps([None if path is None else str(path), runtime, num_threads, shapes])
     command = [sys.executable, "-c", "from tflite_export.memory import _task; _task()", task]
     # The package may be importable only from where this process found it.
     home = str(Path(__file__).resolve().parents[1])
@@ -39,13 +54,17 @@ def _fresh_process(path: str | Path | None, runtime: str, num_threads: int | Non
 
 
 def _task() -> None:
-    path, runtime, num_threads = json.loads(sys.argv[1])
+    path, runtime, num_threads, shapes = json.loads(sys.argv[1])
     from tflite_export.runtime import interpreter_class
 
     _, make = interpreter_class(runtime)
     if path is not None:
         # From the path, as apps do: the runtime maps the file instead of copying it.
         interpreter = make(model_path=path, num_threads=num_threads)
+        inputs = interpreter.get_input_details()
+        for detail, shape in zip(inputs, shapes or [], strict=False):
+            if list(detail["shape"]) != shape:
+                interpreter.resize_tensor_input(detail["index"], shape)
         interpreter.allocate_tensors()
         for _ in range(_RUNS):
             interpreter.invoke()

@@ -110,13 +110,19 @@ class Interpreter:
         self.runtime, make = interpreter_class(runtime)
         content, name = content_of(file)
         _check(content, name)
+        self._shapes: list[tuple[int, ...]] = []
         try:
             with hushed():
                 self._interpreter = make(model_content=content, num_threads=num_threads)
+            self._read_details()
+            with hushed():
                 self._interpreter.allocate_tensors()
+            self._read_details()  # outputs have their sizes now
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{self.runtime} does not run {name}: {error}") from None
-        self._read_details()
+            # Sizes that a file leaves open count as 1 here, which may be too small for it.
+            if not any(None in i.shape[1:] for i in getattr(self, "inputs", ())):
+                raise ValueError(f"{self.runtime} does not run {name}: {error}") from None
+            self._shapes = []
 
     def _read_details(self) -> None:
         inputs = self._interpreter.get_input_details()
@@ -205,8 +211,13 @@ class Interpreter:
         if shapes != self._shapes:  # sizes that the file leaves open
             for index, shape in zip(self._input_indices, shapes, strict=True):
                 self._interpreter.resize_tensor_input(index, shape)
-            with hushed():
-                self._interpreter.allocate_tensors()
+            try:
+                with hushed():
+                    self._interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"{self.runtime} does not run the file on inputs of {shapes}: {error}"
+                ) from None
             self._shapes = shapes
         for index, array in zip(self._input_indices, chunk, strict=True):
             self._interpreter.set_tensor(index, array)

@@ -167,6 +167,44 @@ def _with_shape(model: Any, specs: Any, call: Any, input_shape: Any) -> Any:
     ], call
 
 
+def as_called(model: Any, x: Any) -> Any:
+    """Data as `model` takes them: a dict by the names of a `Signature` goes to any model.
+
+    Raises:
+        ValueError: an input is missing, or an array has other sizes than the input.
+    """
+    specs, _ = _specs(model)
+    if specs is None or not getattr(model, "inputs", None):
+        return x  # a subclassed model takes more than the shapes that it was built with
+    names = [name for name, _, _ in specs]
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    if isinstance(x, dict) and not set(names) <= set(x):
+        if set(x) >= {t.name for t in model.inputs}:
+            return x
+        raise ValueError(f"The data have the inputs {sorted(x)}, and {model.name!r} has {names}.")
+    if isinstance(x, dict) and not isinstance(structure, dict):
+        x = [x[name] for name in names] if len(names) > 1 else x[names[0]]
+    given = [x[n] for n in names] if isinstance(x, dict) else x if len(names) > 1 else [x]
+    if not isinstance(given, (list, tuple)):
+        raise ValueError(
+            f"{model.name!r} has the inputs {names}, and one array was given: give a dict by name, or "
+            "the list of them in a tuple, ([a, b],) or ([a, b], y)."
+        )
+    for (name, shape, _), value in zip(specs, given, strict=False):
+        have, want = getattr(value, "shape", None), shape[1:]
+        if have is None or 1 in (*want[-1:], *have[-1:]):  # Keras adds and drops a last axis of 1
+            continue
+        fits = len(have) == len(shape) and all(
+            w in (None, h) for w, h in zip(want, have[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"Input {name!r} takes (examples, {', '.join(map(str, want))}), and an array of "
+                f"shape {tuple(have)} was given; one example goes in as x[None]."
+            )
+    return x
+
+
 def output_names(model: Any, outputs: Any) -> list[str]:
     """Names of `outputs` (what the model returned), flat, in the model's order."""
     layers: Sequence[str | None] = getattr(model, "output_names", None) or ()

@@ -37,29 +37,32 @@ class Comparison:
                 f"{have.shape}."
             )
         a, b = want.astype("float64"), have.astype("float64")
-        error = np.abs(a - b)
+        with np.errstate(invalid="ignore"):
+            error = np.where(a == b, 0.0, np.abs(a - b))  # equal infinities too
         self._values += error.size
         # NaN must not hide: max() of Python and fmax would drop it.
         self.max_error = float(np.max(error, initial=self.max_error))
         self._error += float(error.sum())
         self._error_power += float((error**2).sum())
-        self._power += float((a**2).sum())
+        self._power += float((a[np.isfinite(a)] ** 2).sum())
         if a.ndim < 2 or (a.shape[-1] == 1 and self._threshold is None):
             return
         first, second = self._decide(a), self._decide(b)
         self._decisions += first.size
-        self._equal += int((first == second).sum())
+        self._equal += int(((first == second) & (first >= 0)).sum())
         if labels is not None:
             self._count(self._classes_of(labels, a.shape), first, second)
 
     def _decide(self, values: np.ndarray) -> np.ndarray:
-        if values.shape[-1] == 1:
-            return (values[..., 0] > self._threshold).astype("int64")
-        # argmax calls NaN the largest: an answer of NaN is no answer, and agrees with nothing.
-        return np.where(np.isnan(values).any(-1), -1, values.argmax(-1))
+        one = values.shape[-1] == 1
+        decided = values[..., 0] > self._threshold if one else values.argmax(-1)
+        # An answer of NaN is no answer, and agrees with nothing, not even with itself.
+        return np.where(np.isnan(values).any(-1), -1, decided)
 
     def _classes_of(self, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         labels = np.asarray(labels)
+        if labels.dtype.kind not in "iufb":
+            raise ValueError(f"Output {self.name!r}: the labels are {labels.dtype}, not numbers.")
         if labels.shape == shape and shape[-1] > 1:
             labels = labels.argmax(-1)
         if labels.ndim == len(shape) and labels.shape[-1] == 1:
@@ -68,6 +71,13 @@ class Comparison:
             raise ValueError(
                 f"Output {self.name!r} answers {shape}, and the labels have shape {labels.shape}: "
                 f"give classes {shape[:-1]} or one-hot {shape}."
+            )
+        classes = max(shape[-1], 2)
+        if not ((labels >= 0) & (labels < classes) & (labels == np.floor(labels))).all():
+            raise ValueError(
+                f"Output {self.name!r} has the classes 0..{classes - 1}, and the labels go from "
+                f"{labels.min()} to {labels.max()}: give whole numbers of these classes, and leave "
+                "out examples of others."
             )
         return labels.astype("int64")
 
@@ -102,6 +112,12 @@ class Comparison:
     def accuracy(self) -> float | None:
         return self._accuracy(2)
 
+    @property
+    def accuracy_drop(self) -> float | None:
+        """The reference's accuracy less the other's."""
+        ours, theirs = self.reference_accuracy, self.accuracy
+        return None if ours is None or theirs is None else ours - theirs
+
     def _accuracy(self, column: int) -> float | None:
         count = sum(tally[0] for tally in self._classes.values())
         return sum(t[column] for t in self._classes.values()) / count if count else None
@@ -109,6 +125,19 @@ class Comparison:
     @property
     def per_class(self) -> dict[int, tuple[float, float, int]]:
         return {k: (r / n, o / n, n) for k, (n, r, o) in sorted(self._classes.items())}
+
+
+def _missed(one: Comparison, *bounds: tuple[str, float | None, float | None, bool]) -> str:
+    found = []
+    if not math.isfinite(one.max_error):
+        found.append(f"max error is {one.max_error}, asked for a finite one")
+    for name, value, bound, least in bounds:
+        if bound is None or value is None:
+            continue
+        if not (value >= bound if least else value <= bound):  # NaN fails too
+            what = "at least" if least else "at most"
+            found.append(f"{name} is {value:.4g}, asked for {what} {bound:g}")
+    return "; ".join(found)
 
 
 @dataclass(frozen=True)
@@ -173,41 +202,39 @@ class Verification:
         mean_error: float | None = None,
         snr_db: float | None = None,
     ) -> Verification:
-        """Raises VerificationError where the headline output misses a bound; returns self.
+        """Raises VerificationError where an output misses a bound or is not finite; returns self.
 
         Args:
-            agreement: smallest share of equal top-1 answers; None for outputs without classes.
-            accuracy_drop: largest loss of accuracy; needs labels in the data.
-            max_error, mean_error: largest absolute errors.
-            snr_db: smallest signal-to-noise ratio.
+            agreement: smallest share of equal top-1 answers, for every output that has classes;
+                None where the headline output has none.
+            accuracy_drop: largest loss of accuracy, for every output that has labels.
+            max_error, mean_error: largest absolute errors of the headline output; others may be
+                in other units.
+            snr_db: smallest signal-to-noise ratio, for every output. It sees what a softmax hides
+                from the agreement.
         """
-        drop = None
-        if self.accuracy is not None and self.reference_accuracy is not None:
-            drop = self.reference_accuracy - self.accuracy
         if agreement is not None and self.agreement is None:
             raise ValueError(
                 f"Output {self.output!r} has no classes to agree on: pass agreement=None and, say, "
                 "snr_db=30; or verify(threshold=...) for one yes-or-no unit."
             )
-        if accuracy_drop is not None and drop is None:
+        if accuracy_drop is not None and self.accuracy is None:
             raise ValueError("accuracy_drop= needs labels: give data that yield (x, y).")
-        found = []
-        for name, value, bound, least in (
-            ("agreement", self.agreement, agreement, True),
-            ("accuracy drop", drop, accuracy_drop, False),
-            ("max error", self.max_error, max_error, False),
-            ("mean error", self.mean_error, mean_error, False),
-            ("SNR in dB", self.snr_db, snr_db, True),
-        ):
-            if bound is None or value is None:
-                continue
-            if not (value >= bound if least else value <= bound):  # NaN fails too
-                found.append(f"{name} is {value:.4g}, asked for {'at least' if least else 'at most'}"
-                             f" {bound:g}")  # fmt: skip
-        if found:
-            raise VerificationError(
-                f"Output {self.output!r} over {self.examples} examples: {'; '.join(found)}."
+        sentences = []
+        for name, one in self.outputs.items():
+            main = name == self.output
+            found = _missed(
+                one,
+                ("agreement", one.agreement, agreement, True),
+                ("accuracy drop", one.accuracy_drop, accuracy_drop, False),
+                ("max error", one.max_error, max_error if main else None, False),
+                ("mean error", one.mean_error, mean_error if main else None, False),
+                ("SNR in dB", one.snr_db, snr_db, True),
             )
+            if found:
+                sentences.append(f"Output {name!r} over {self.examples} examples: {found}.")
+        if sentences:
+            raise VerificationError(" ".join(sentences))
         return self
 
     def __str__(self) -> str:

@@ -11,13 +11,15 @@ mapped back to pixels by the normalisation that the file carries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tflite_export import metadata
+from tflite_export.batches import batches, length
 from tflite_export.normalization import Normalization
+from tflite_export.pairing import labels_by_output, pair
 from tflite_export.runtime import Interpreter, content_of
 from tflite_export.verification import Comparison, Verification, VerificationError
 
@@ -33,6 +35,7 @@ def verify(
     labels: Any = None,
     *,
     output: str | None = None,
+    outputs: Mapping[str, str] | None = None,
     threshold: float | None = None,
     normalization: Any = None,
     batch_size: int = 64,
@@ -46,8 +49,12 @@ def verify(
         exported: what `export` returned, a path, bytes, an `Interpreter`, or a Keras model.
         data: arrays `(examples, …)`, a dict of them by input name, a pair `(x, y)` of them, or an
             iterable of batches `x`, `(x, y)` or `(x, y, weights)`; as the model takes it.
-        labels: true classes `(examples,)` or one-hot, where `data` does not yield them.
-        output: name of the output that the headline figures speak of; the first by default.
+        labels: true classes `(examples,)` or one-hot, where `data` does not yield them. Where
+            there are several outputs, `data` may yield a list of labels or a dict by output name.
+        output: name of the output that the headline figures speak of, and that plain labels are
+            for. By default the one that has labels, or class names in the file, or the first.
+        outputs: {the reference's name: the other's} of the outputs to compare. By default those
+            of equal names belong together; where the names differ, those of equal places.
         threshold: where the last axis has one unit, an answer is "yes" above it. Without it, such
             an output is a plain number: errors are given, and no agreement.
         normalization: overrides the one that the file carries.
@@ -58,39 +65,79 @@ def verify(
         A Verification. Top-1 is over the last axis, so that segmentation counts each pixel.
 
     Raises:
-        ValueError: no examples; outputs that differ in number or shape; labels that do not fit.
+        ValueError: no examples; outputs that differ in number or shape, or of which nothing says
+            which is which; data or labels that do not fit.
     """
     reference = _runner(model, normalization, batch_size, num_threads)
-    other = _runner(exported, normalization, batch_size, num_threads)
+    other = _runner(exported, normalization, batch_size, num_threads, _real_valued(model))
+    class_names, labelled = _class_names(exported)
     comparisons: dict[str, Comparison] = {}
-    examples = 0
-    for x, y in _batches(data, labels, batch_size, max_examples):
+    pairs: list[tuple[str, str]] = []
+    examples, main = 0, None
+    for x, y in batches(data, labels, batch_size, max_examples):
         ours, theirs = reference(x), other(x)
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"The reference has the outputs {list(ours)}, and the other {list(theirs)}."
-            )
-        for position, (name, want) in enumerate(ours.items()):
-            there, have = list(theirs.items())[position]
-            # A file's names are the ones that people see; Keras's predict has none for lists.
-            name = name if hasattr(exported, "predict_on_batch") else there
-            comparison = comparisons.setdefault(name, Comparison(name, threshold))
-            comparison.add(want, have, _labels_of(y, name, position, len(ours)))
-        examples += len(next(iter(ours.values())))
+        if not examples:
+            pairs = pair(ours, theirs, outputs)
+            # A file's names are the ones that people see.
+            shown = [a if hasattr(exported, "predict_on_batch") else b for a, b in pairs]
+            comparisons = {name: Comparison(name, threshold) for name in shown}
+            named = None if labelled is None else list(theirs)[labelled]
+            main = _place(output, pairs, shown, named)
+            names = [
+                [s, *p, *_layer_names(model, p[0], list(ours))]
+                for s, p in zip(shown, pairs, strict=True)
+            ]
+        truth = labels_by_output(y, [ours[a] for a, _ in pairs], names, main)
+        for place, ((a, b), one) in enumerate(zip(pairs, comparisons.values(), strict=True)):
+            one.add(ours[a], theirs[b], truth.get(place))
+        examples += length(x)
     if not examples:
         raise ValueError("verify was given no examples: an empty proof proves nothing.")
-    if output is not None and output not in comparisons:
-        raise ValueError(f"output={output!r}: the outputs are {list(comparisons)}.")
+    shown = list(comparisons)
+    if output is None:  # labels in the data say more than class names in the file
+        main = next((i for i, c in enumerate(comparisons.values()) if c.accuracy is not None), main)
+    main = main or 0
     return Verification(
         examples=examples,
         outputs=comparisons,
-        output=output or next(iter(comparisons)),
-        labels=_class_names(exported),
+        output=shown[main],
+        labels=class_names if named == pairs[main][1] else None,
     )
 
 
+def _place(
+    output: str | None, pairs: Sequence[tuple[str, str]], shown: Sequence[str], named: str | None
+) -> int | None:
+    """The place of the headline output: the one asked for, else the one with class names."""
+    if output is None:
+        theirs = [b for _, b in pairs]
+        return theirs.index(named) if named in theirs else None
+    for names in (shown, [a for a, _ in pairs]):
+        if output in names:
+            return names.index(output)
+    raise ValueError(f"output={output!r}: the outputs are {list(shown)}.")
+
+
+def _layer_names(model: Any, name: str, ours: Sequence[str]) -> list[str]:
+    """What Keras calls this output: labels by output name may use "dense_3" too."""
+    listed = list(getattr(model, "output_names", None) or ())
+    return [listed[ours.index(name)]] if len(listed) == len(ours) else []
+
+
+def _real_valued(model: Any) -> bool:
+    """Whether numbers given to `model` are real values, and never steps of a quantised input."""
+    if hasattr(model, "predict_on_batch"):
+        return True
+    interpreter = model if isinstance(model, Interpreter) else Interpreter(model)
+    return all(i.quantization is None for i in interpreter.inputs)
+
+
 def _runner(
-    model: Any, normalization: Any, batch_size: int, num_threads: int | None
+    model: Any,
+    normalization: Any,
+    batch_size: int,
+    num_threads: int | None,
+    real_valued: bool = False,
 ) -> Callable[[Any], _Answers]:
     if hasattr(model, "predict_on_batch"):
         return _keras(model)
@@ -106,22 +153,26 @@ def _runner(
             given = {interpreter.inputs[0].name: given}
         integer = {i.name for i in interpreter.inputs if i.dtype in ("uint8", "int8")}
         pixels = {n: Normalization.parse(p) for n, p in given.items() if n in integer}
-    dtypes = {i.name: i.dtype for i in interpreter.inputs}
+    infos = {i.name: i for i in interpreter.inputs}
 
     def to_pixels(name: str, value: Any) -> np.ndarray:
-        value = np.asarray(value)
+        value, dtype = np.asarray(value), infos[name].dtype
         if name not in pixels:
-            return value
+            # A quantised input takes integers for its own steps, and these are values.
+            real = (
+                real_valued and infos[name].quantization is not None and value.dtype.kind in "iub"
+            )
+            return value.astype("float32") if real else value
         steps = np.round(pixels[name].invert(value))
-        if dtypes[name] == "int8":
+        if dtype == "int8":
             steps = steps - 128
-        return steps.astype(dtypes[name])
+        return steps.astype(dtype)
 
     def run(x: Any) -> _Answers:
-        names = list(dtypes)
+        names = list(infos)
         if isinstance(x, Mapping):
             x = {name: to_pixels(name, x[name]) for name in names if name in x}
-        elif isinstance(x, (list, tuple)) and len(names) > 1:
+        elif isinstance(x, (list, tuple)) and len(x) == len(names) > 1:
             x = [to_pixels(n, v) for n, v in zip(names, x, strict=True)]
         elif isinstance(x, (list, tuple)) and len(x) == 1:
             x = to_pixels(names[0], x[0])
@@ -138,93 +189,32 @@ def _runner(
 def _keras(model: Any) -> Callable[[Any], _Answers]:
     import keras
 
+    from tflite_export.signature import as_called, output_names
+
     def run(x: Any) -> _Answers:
-        answer = model.predict_on_batch(x)
-        paths = keras.tree.flatten_with_path(answer)
-        return {"/".join(map(str, path)) or "output": np.asarray(value) for path, value in paths}
+        if isinstance(model, keras.Model):
+            x = as_called(model, x)
+        try:
+            answer = model.predict_on_batch(x)
+        except Exception as error:
+            shapes = keras.tree.map_structure(np.shape, x)
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(
+                f"{model.name!r} does not take data of the shapes {shapes}: {said[0][:300]}"
+            ) from error
+        names = output_names(model, answer)
+        return dict(zip(names, map(np.asarray, keras.tree.flatten(answer)), strict=True))
 
     return run
 
 
-def _batches(
-    data: Any, labels: Any, batch_size: int, max_examples: int | None
-) -> Iterator[tuple[Any, Any]]:
-    """(x, y or None) in batches, at most `max_examples` examples in all."""
-    left = max_examples
-    given = None if labels is None else np.asarray(labels)
-    start = 0
-    for x, y in _raw_batches(data, batch_size):
-        size = len(_leaves(x)[0])
-        if given is not None:
-            y = given[start : start + size]
-            if len(y) != size:
-                raise ValueError(f"{len(given)} labels were given, and there are more examples.")
-        start += size
-        if left is not None and size > left:
-            x, y, size = _cut(x, slice(0, left)), _cut(y, slice(0, left)), left
-        if size:
-            yield x, y
-        if left is not None:
-            left -= size
-            if left <= 0:
-                return
-
-
-def _raw_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    x, y = data, None
-    whole = isinstance(data, Mapping) or hasattr(data, "__array__")
-    if isinstance(data, (tuple, list)) and 1 <= len(data) <= 3:
-        whole = isinstance(data, tuple) and all(_is_arrays(d) for d in data[:2])
-        x, y = data[0], data[1] if len(data) > 1 else None
-    if whole:
-        for start in range(0, len(_leaves(x)[0]), batch_size):
-            part = slice(start, start + batch_size)
-            yield _cut(x, part), _cut(y, part)
-        return
-    if not hasattr(data, "__iter__") and hasattr(data, "__getitem__"):  # keras.utils.PyDataset
-        data = (data[i] for i in range(len(data)))
-    for batch in data:
-        if isinstance(batch, tuple):
-            yield _cut(batch[0]), _cut(batch[1]) if len(batch) > 1 else None
-        else:
-            yield _cut(batch), None
-
-
-def _is_arrays(value: Any) -> bool:
-    return value is None or hasattr(value, "__array__") or isinstance(value, (Mapping, list))
-
-
-def _leaves(structure: Any) -> list[Any]:
-    if isinstance(structure, Mapping):
-        return [leaf for value in structure.values() for leaf in _leaves(value)]
-    if isinstance(structure, (list, tuple)) and structure and hasattr(structure[0], "__array__"):
-        return list(structure)
-    return [structure]
-
-
-def _cut(structure: Any, part: slice = slice(None)) -> Any:
-    """The rows `part` of every array, as NumPy arrays."""
-    if structure is None:
-        return None
-    if isinstance(structure, Mapping):
-        return {k: _cut(v, part) for k, v in structure.items()}
-    if isinstance(structure, (list, tuple)) and structure and hasattr(structure[0], "__array__"):
-        return [_cut(v, part) for v in structure]
-    return np.asarray(structure)[part]
-
-
-def _labels_of(y: Any, name: str, position: int, count: int) -> np.ndarray | None:
-    if isinstance(y, Mapping):
-        return y.get(name)
-    if isinstance(y, list):
-        return y[position] if len(y) == count else None
-    return y if count == 1 or position == 0 else None
-
-
-def _class_names(exported: Any) -> Sequence[str] | None:
+def _class_names(exported: Any) -> tuple[Sequence[str] | None, int | None]:
+    """Class names that the file carries, and the place of the output that they are for."""
     if isinstance(exported, Interpreter) or hasattr(exported, "predict_on_batch"):
-        return None
+        return None, None
     try:
-        return metadata.read_metadata(exported).labels
+        found = metadata.read_metadata(exported)
     except ValueError:  # no metadata, or metadata of another kind
-        return None
+        return None, None
+    places = [i for i, o in enumerate(found.outputs) if o.label_file]
+    return found.labels, places[0] if places else None

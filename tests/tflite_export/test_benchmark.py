@@ -1,6 +1,7 @@
 """`benchmark` counts and measures; no test asks how fast anything is."""
 
 import pytest
+import tensorflow as tf
 
 import tflite_export as te
 
@@ -44,6 +45,37 @@ def test_peak_memory_in_a_fresh_process(files):
 def test_bytes_are_a_file_too(files):
     result = te.benchmark(files[0].path.read_bytes(), runs=1, measure_memory=False)
     assert result.size_bytes == files[0].size_bytes
+
+
+@pytest.fixture(scope="module")
+def open_sizes(tmp_path_factory):
+    """A file of the plain TensorFlow converter that takes pictures of any size."""
+
+    class Any(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], name="photo")])
+        def __call__(self, x):
+            return tf.reduce_mean(tf.nn.conv2d(x, tf.ones([3, 3, 3, 4]), 1, "VALID"), [1, 2])
+
+    module = Any()
+    function = module.__call__.get_concrete_function()
+    path = tmp_path_factory.mktemp("o") / "open.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert())
+    return path
+
+
+def test_open_sizes_are_asked_for_and_used(open_sizes, files):
+    with pytest.raises(ValueError, match=r"'photo' open.*input_shapes=\(1, 96, 96, 3\)"):
+        te.benchmark(open_sizes, measure_memory=False)
+    small, big = (
+        te.benchmark(open_sizes, runs=9, input_shapes={"photo": (1, side, side, 3)}).median_ms
+        for side in (8, 256)
+    )
+    assert small < big
+    for shape, sentence in (((1, 9, 9, 1), "the file takes"), ({"image": (1, 9, 9, 3)}, "image")):
+        with pytest.raises(ValueError, match=sentence):
+            te.benchmark(open_sizes, input_shapes=shape)
+    fixed = te.benchmark(files[0], runs=1, measure_memory=False, input_shapes=(1, 12, 12, 3))
+    assert fixed.runs == 1
 
 
 def test_what_it_refuses(files):

@@ -166,11 +166,78 @@ def test_nan_never_agrees():
         result.raise_if_worse(agreement=None, max_error=1e9)
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_nan_does_not_agree_with_nan(threshold):
+    comparison = Comparison("x", threshold)
+    nan = np.full((4, 3 if threshold is None else 1), np.nan)
+    comparison.add(nan, nan, None)
+    assert comparison.agreement == 0.0
+    result = te.Verification(4, {"x": comparison}, "x")
+    with pytest.raises(te.VerificationError, match=r"agreement is 0, asked for at least 0\.99"):
+        result.raise_if_worse()
+    with pytest.raises(te.VerificationError, match="max error is nan"):
+        result.raise_if_worse(agreement=None)
+
+
+def test_equal_infinities_are_no_error():
+    comparison = Comparison("x")
+    want = np.array([[-np.inf, 2.0], [1.0, 0.0]])
+    comparison.add(want, np.array([[-np.inf, 2.1], [1.0, 0.0]]), None)
+    assert comparison.max_error == pytest.approx(0.1)
+    assert comparison.snr_db == pytest.approx(10 * math.log10(5 / 0.01))
+
+
+def test_bounds_hold_for_every_output():
+    good, bad = Comparison("good"), Comparison("bad")
+    good.add(np.eye(4), np.eye(4), None)
+    bad.add(np.eye(4), np.eye(4)[[0, 1, 3, 2]], None)
+    result = te.Verification(4, {"good": good, "bad": bad}, "good")
+    with pytest.raises(te.VerificationError, match=r"^Output 'bad' .*agreement is 0\.5"):
+        result.raise_if_worse()
+    with pytest.raises(te.VerificationError, match=r"^Output 'bad' .*SNR in dB is 0"):
+        result.raise_if_worse(agreement=0.5, snr_db=20)
+    result.raise_if_worse(agreement=0.5, max_error=0)  # of the headline output
+
+
+def test_integers_for_a_float_model_are_values_and_no_steps(rng, tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    bits = rng.integers(0, 2, (100, 6))
+    exported = te.export(model, tmp_path / "b.tflite", "int8", bits, "uint8")
+    whole = te.export(model, tmp_path / "f.tflite")
+    for reference in (model, whole):
+        for kind in ("int64", "uint8", "int8", "bool"):
+            result = te.verify(reference, exported, bits.astype(kind))
+            assert result.snr_db == te.verify(reference, exported, bits.astype("float32")).snr_db
+            assert result.snr_db > 30
+
+
 def test_what_cannot_be_compared_is_said(net, examples, photos, exported):
     with pytest.raises(ValueError, match="no examples"):
         te.verify(net, exported, examples[:0])
-    with pytest.raises(ValueError, match="labels"):
-        te.verify(net, exported, examples, labels=photos[1][:10])
+    y = photos[1]
+    for labels, sentence in (
+        (y[:10], "10 labels were given, and there are more"),
+        (np.r_[y, y], "128 labels were given, and 64 examples"),
+        (y + 1, r"classes 0\.\.2, and the labels go from 1 to 3"),
+        (y - 1, r"go from -1 to 1"),
+        (y + 0.5, "whole numbers"),
+        (y.astype(str), "not numbers"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            te.verify(net, exported, examples, labels=labels)
+    for data, sentence in (
+        ((examples, y[:10]), "10 labels were given, and 64 examples"),
+        ((examples, {"kind": y}), r"\['kind'\]; the outputs are \['logits'\]"),
+        ([examples, y], r"tuple \(x, y\)"),
+        (examples[0], r"takes \(examples, 12, 12, 3\).*x\[None\]"),
+        (examples[:, :8], r"takes \(examples, 12, 12, 3\).*\(64, 8, 12, 3\)"),
+        ({"photo": examples}, r"\['photo'\].*\['image'\]"),
+        (7, "int"),
+    ):
+        for reference in (net, exported) if isinstance(data, np.ndarray) else (net,):
+            with pytest.raises(ValueError, match=sentence.split(".*x")[0]):
+                te.verify(reference, exported, data)
+    assert te.verify(net, exported, examples, labels=np.r_[y, y], max_examples=9).examples == 9
     with pytest.raises(ValueError, match="one-hot"):
         te.verify(net, exported, (examples, np.zeros((64, 2))))
 
