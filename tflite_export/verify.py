@@ -11,6 +11,7 @@ mapped back to pixels by the normalisation that the file carries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -198,9 +199,12 @@ def _keras(model: Any) -> Callable[[Any], _Answers]:
             answer = model.predict_on_batch(x)
         except Exception as error:
             shapes = keras.tree.map_structure(np.shape, x)
-            said = str(error).strip().splitlines() or [type(error).__name__]
+            lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+            # Keras opens with "Exception encountered when calling", and an empty line.
+            said = [s for s in lines if s.strip() and not s.startswith("Exception enc")]
             raise ValueError(
-                f"{model.name!r} does not take data of the shapes {shapes}: {said[0][:300]}"
+                f"{model.name!r} does not take data of the shapes {shapes}: "
+                f"{said[0][:300] if said else type(error).__name__}"
             ) from error
         names = output_names(model, answer)
         return dict(zip(names, map(np.asarray, keras.tree.flatten(answer)), strict=True))

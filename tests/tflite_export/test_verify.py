@@ -242,6 +242,24 @@ def test_what_cannot_be_compared_is_said(net, examples, photos, exported):
         te.verify(net, exported, (examples, np.zeros((64, 2))))
 
 
+def test_what_keras_says_of_data_that_it_does_not_take(tmp_path):
+    class Model(keras.Model):
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.ones((6, 2)))
+
+    model = Model(name="mine")
+    model(np.zeros((1, 6), "float32"))
+    exported = te.export(model, tmp_path / "m.tflite")
+    with pytest.raises(ValueError, match=r"^'mine' does not take .*\(4, 5\)") as raised:
+        te.verify(model, exported, np.zeros((4, 5), "float32"))
+    assert "\n" not in str(raised.value)
+    assert "Exception" not in str(raised.value)
+    two = [keras.Input((3,), name=n) for n in ("b", "a")]
+    several = keras.Model(two, keras.layers.Add()(two))
+    with pytest.raises(ValueError, match=r"\['b', 'a'\], and one array was given"):
+        te.verify(several, exported, np.zeros((4, 3), "float32"))
+
+
 def test_the_text_says_what_a_reader_asks_first(net, examples, photos, exported):
     text = str(te.verify(net, exported, (examples, photos[1])))
     assert text.startswith("64 examples\nlogits: agreement 100.00%")
