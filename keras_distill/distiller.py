@@ -6,7 +6,6 @@ distiller.fit(x, y, epochs=30, validation_data=(x_val, y_val))
 distiller.student.save("student.keras")         # a plain Keras model
 """
 
-import dataclasses
 import warnings
 from typing import Any
 
@@ -19,13 +18,6 @@ from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer, Network
 from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
 from keras_distill.training import DistillationModel
-
-
-@dataclasses.dataclass
-class _Compiled:
-    """The arguments of `compile`, as given; not a dict, which Keras would search for metrics."""
-
-    arguments: dict[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -98,9 +90,7 @@ class Distiller(DistillationModel):
             teacher, teacher_inputs, teacher_activation, self._layers_of("teacher_layer_name")
         )
         self.student = student
-        self.student_inputs = (
-            student_inputs  # a layer with weights is saved, and trained, with this
-        )
+        self.student_inputs = student_inputs  # a layer with weights is trained and saved here
         self._network = Network(
             student, student_inputs, student_activation, self._layers_of("student_layer_name")
         )
@@ -205,27 +195,18 @@ class Distiller(DistillationModel):
                     stacklevel=2,
                 )
             jit_compile = False
-        self._compiled = _Compiled(
-            dict(
-                optimizer=optimizer,
-                loss=loss,
-                metrics=metrics,
-                loss_weights=loss_weights,
-                weighted_metrics=weighted_metrics,
-                jit_compile=jit_compile,
-                **kwargs,
-            )
-        )
-        self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
-        super().compile(
-            optimizer=optimizer,
-            loss=self._hard_loss,
-            metrics=metrics,
-            loss_weights=loss_weights,
-            weighted_metrics=weighted_metrics,
-            jit_compile=jit_compile,
+        arguments = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "metrics": metrics,
+            "loss_weights": loss_weights,
+            "weighted_metrics": weighted_metrics,
+            "jit_compile": jit_compile,
             **kwargs,
-        )
+        }
+        self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
+        super().compile(**{**arguments, "loss": self._hard_loss})
+        self.compiled_with(arguments)
 
     def _shown_activations(self):
         kinds = [head.activation if head.known else None for head in self._network.heads]
@@ -235,23 +216,6 @@ class Distiller(DistillationModel):
         if isinstance(shapes, dict):  # flat lists are in the order of keras.tree, not of the dict
             return keras.tree.pack_sequence_as(dict.fromkeys(shapes, 0), kinds)
         return kinds
-
-    def get_compile_config(self):
-        """Return the arguments of `compile`, serialised."""
-        if not self.compiled:
-            return {}
-        return {
-            name: keras.saving.serialize_keras_object(value)
-            for name, value in self._compiled.arguments.items()
-        }
-
-    def compile_from_config(self, config):
-        """Compile with what `get_compile_config` returned."""
-        self.compile(
-            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
-        )
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
 
     # The step
 
@@ -347,7 +311,7 @@ class Distiller(DistillationModel):
 
     def _asks_student(self) -> bool:
         known = all(head.known for head in self._network.heads)
-        given = self._compiled.arguments["loss"]
+        given = self.compile_arguments()["loss"]
         return not known and (self._reads_logits() or hard_loss.assumes_logits(given))
 
     def train_on_batch(self, x, *args, **kwargs):

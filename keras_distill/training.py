@@ -8,8 +8,10 @@
 `train_step/` calls them in this order, one module for each Keras backend.
 """
 
+import dataclasses
 import math
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +20,13 @@ from keras_distill import epoch, train_step
 from keras_distill.network import Answer
 
 _SEEDS = "seeds"
+
+
+@dataclasses.dataclass
+class _Compiled:
+    """The arguments of `compile`; not a dict, which Keras would search for metrics."""
+
+    arguments: dict[str, Any]
 
 
 class DistillationModel(keras.Model):
@@ -129,6 +138,32 @@ class DistillationModel(keras.Model):
             steps_per_epoch=steps_per_epoch,
             **kwargs,
         )
+
+    def compiled_with(self, arguments: dict[str, Any]) -> None:
+        """Remember the arguments of `compile` as they were given, for saving."""
+        self._compiled = _Compiled(arguments)
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `compile`, as they were given."""
+        # No property: Keras would find the optimizer in it, and save it under that name.
+        return self._compiled.arguments
+
+    def get_compile_config(self):
+        """Return the arguments of `compile`, serialised."""
+        if not self.compiled:
+            return {}
+        return {
+            name: keras.saving.serialize_keras_object(value)
+            for name, value in self.compile_arguments().items()
+        }
+
+    def compile_from_config(self, config):
+        """Compile with what `get_compile_config` returned."""
+        self.compile(
+            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+        )
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def save_own_variables(self, store):
         """Store the states of the random seeds too (dropout, order of the data), which Keras leaves out."""

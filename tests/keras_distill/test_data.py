@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_distill import data, epoch
+from keras_distill import augmentation, data, epoch
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_arrays_without_shuffle_are_as_given():
 def test_random_numbers_are_uniform_and_uncorrelated():
     import tensorflow as tf
 
-    drawn = data._uniform(7, 3, tf.range(100_000, dtype=tf.int64), 3).numpy()
+    drawn = augmentation.uniform_numbers(7, 3, tf.range(100_000, dtype=tf.int64), 3).numpy()
     assert drawn.min() >= 0
     assert drawn.max() < 1
     np.testing.assert_allclose(drawn.mean(0), 0.5, atol=0.005)
