@@ -115,12 +115,26 @@ class LogitLoss(DistillationLoss):
             self.check_classes(columns, chosen, classes)
 
     def validate_outputs(self, teacher_outputs, student_outputs) -> None:
-        """Called by `keras.distillation.Distiller`: both must have the same number of outputs."""
-        keras.tree.assert_same_structure(teacher_outputs, student_outputs)
+        """Refuse outputs that cannot be paired."""
+        try:
+            keras.tree.assert_same_structure(teacher_outputs, student_outputs)
+        except ValueError as error:
+            raise ValueError(
+                f"Teacher answers {_outline(teacher_outputs)} and student {_outline(student_outputs)}: "
+                "pass output= to name the one output that this loss reads, or build the teacher anew "
+                "with the student's names: keras.Model(teacher.input, {name: output, ...})."
+            ) from error
 
     def get_config(self):
         """Return the arguments of the constructor."""
         return {"class_indices": self.class_indices, "output": self.output_name, "name": self.name}
+
+
+def _outline(outputs) -> str:
+    """One output, or how many, or their names."""
+    if isinstance(outputs, dict):
+        return f"the outputs {sorted(outputs)}"
+    return f"{len(outputs)} outputs" if isinstance(outputs, list | tuple) else "one output"
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -306,3 +306,13 @@ def test_a_layer_that_prepares_inputs_knows_training():
     model.reset_metrics()
     assert first != second
     assert np.array_equal(model.predict(x, verbose=0), model.student.predict(x, verbose=0))
+
+
+def test_outputs_that_cannot_be_paired():
+    x, y = data(dict)
+    model = kd.Distiller(two_heads(list), two_heads(dict), "soft_targets")
+    model.compile("sgd", loss={"kind": SCE, "sure": "binary_crossentropy"})
+    with pytest.raises(
+        ValueError, match=r"answers 2 outputs and student the outputs \['kind', 'sure'\]"
+    ):
+        model.fit(x, y, verbose=0)
