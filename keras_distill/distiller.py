@@ -292,7 +292,8 @@ class Distiller(DistillationModel):
 
     def wants_batch(self) -> bool:
         """Whether one of the networks ends in a way that is not known."""
-        return not self._checked and (self._asks_teacher() or self._asks_student())
+        asks = self.compiled and not self._checked
+        return asks and (self._asks_teacher() or self._asks_student())
 
     def check_batch(self, x) -> None:
         """Refuse networks whose end is not known and that answer with what looks like probabilities."""

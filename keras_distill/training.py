@@ -83,9 +83,8 @@ class DistillationModel(keras.Model):
 
         Arrays are shuffled anew in each epoch from a seed that `save_weights` stores, so a training which
         `BackupAndRestore` resumes (saving at the ends of epochs, its default) sees the very batches that it
-        would have seen. A `tf.data.Dataset`,
-        `PyDataset` or generator keeps its own order: make that a function of `epoch.variable()`, as
-        `keras_distill.data` does, if resumed runs are to be identical.
+        would have seen. A `tf.data.Dataset`, `PyDataset` or generator keeps its own order: make that a
+        function of `epoch.variable()`, as `keras_distill.data` does, if resumed runs are to be identical.
 
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.

@@ -575,6 +575,12 @@ def test_compile_asks_for_the_loss_where_labels_count():
         model.compile("adam", loss=SCE, metrics="accuracy")
 
 
+def test_fit_asks_for_compile_as_keras_does():
+    model = kd.Distiller(Subclassed(), Subclassed(), "soft_targets")
+    with pytest.raises(ValueError, match="must call `compile"):
+        model.fit(*examples())
+
+
 def test_a_loss_returns_one_number():
     class Vector(kd.losses.DistillationLoss):
         def compute_loss(self, teacher_outputs, student_outputs, labels=None, sample_weight=None):
