@@ -30,6 +30,7 @@ class Comparison:
         self._classes: dict[int, list[int]] = {}  # class → [count, reference right, other right]
 
     def add(self, want: np.ndarray, have: np.ndarray, labels: np.ndarray | None) -> None:
+        """Count one batch: the reference's outputs, the other's, and the true classes."""
         want, have = np.asarray(want), np.asarray(have)
         if want.shape != have.shape:
             raise ValueError(
@@ -91,10 +92,12 @@ class Comparison:
 
     @property
     def mean_error(self) -> float:
+        """Mean absolute difference of the outputs."""
         return self._error / max(self._values, 1)
 
     @property
     def snr_db(self) -> float:
+        """The reference's power over the error's, in decibels."""
         if self._error_power == 0:
             return math.inf
         ratio = self._power / self._error_power
@@ -102,14 +105,17 @@ class Comparison:
 
     @property
     def agreement(self) -> float | None:
+        """Share of equal top-1 answers; None for plain numbers."""
         return self._equal / self._decisions if self._decisions else None
 
     @property
     def reference_accuracy(self) -> float | None:
+        """Share of the reference's right answers; None without labels."""
         return self._accuracy(1)
 
     @property
     def accuracy(self) -> float | None:
+        """Share of the other's right answers; None without labels."""
         return self._accuracy(2)
 
     @property
@@ -124,6 +130,7 @@ class Comparison:
 
     @property
     def per_class(self) -> dict[int, tuple[float, float, int]]:
+        """{class number: (reference accuracy, accuracy, examples)}."""
         return {k: (r / n, o / n, n) for k, (n, r, o) in sorted(self._classes.items())}
 
 
@@ -159,30 +166,37 @@ class Verification:
 
     @property
     def main(self) -> Comparison:
+        """The comparison that the headline figures speak of."""
         return self.outputs[self.output]
 
     @property
     def agreement(self) -> float | None:
+        """Share of equal top-1 answers; None for plain numbers."""
         return self.main.agreement
 
     @property
     def max_error(self) -> float:
+        """Largest absolute difference of the outputs."""
         return self.main.max_error
 
     @property
     def mean_error(self) -> float:
+        """Mean absolute difference of the outputs."""
         return self.main.mean_error
 
     @property
     def snr_db(self) -> float:
+        """The reference's power over the error's, in decibels."""
         return self.main.snr_db
 
     @property
     def accuracy(self) -> float | None:
+        """Share of the other's right answers; None without labels."""
         return self.main.accuracy
 
     @property
     def reference_accuracy(self) -> float | None:
+        """Share of the reference's right answers; None without labels."""
         return self.main.reference_accuracy
 
     @property
