@@ -148,10 +148,11 @@ class Distiller(DistillationModel):
             checks.same_inputs(teacher, self.student)
         for loss in self.distillation_losses:
             loss.validate_model_compatibility(teacher, self.student)
+            if getattr(loss, "teacher_layer_name", None):
+                continue  # it reads no outputs
             if getattr(loss, "output_name", None) is None:
                 checks.same_order(teacher, self.student)
-            of_keras = not isinstance(loss, losses.DistillationLoss)
-            if of_keras and getattr(loss, "teacher_layer_name", None) is None:
+            if not isinstance(loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
 
     # Compile
@@ -173,7 +174,7 @@ class Distiller(DistillationModel):
             loss: the hard loss. A string gets the student's `from_logits`; a loss object is used as given.
                 None is allowed with `student_loss_weight=0`.
             metrics: computed on the student's outputs as they are; for several outputs as in Keras.
-            jit_compile: as in Keras; off for a teacher that is a Python function.
+            jit_compile: as in Keras; off for a teacher that XLA cannot compile, such as a Python function.
             **kwargs: as for `keras.Model.compile`.
 
         Raises:
@@ -191,7 +192,8 @@ class Distiller(DistillationModel):
         if jit_compile and not self._teacher.compilable:
             if jit_compile is True:
                 warnings.warn(
-                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python, outside XLA.",
+                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python, or has layers "
+                    "that XLA cannot compile.",
                     stacklevel=2,
                 )
             jit_compile = False

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_distill import hard_loss
+from keras_distill.losses.base import of_rank
 from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer
 
@@ -175,9 +176,4 @@ def _masked(output, weight):
     mask = mask * ops.divide_no_nan(ops.cast(ops.size(mask), "float32"), ops.sum(mask))
     if weight is None:
         return mask
-    weight = ops.cast(weight, "float32")
-    while len(weight.shape) < len(mask.shape):
-        weight = ops.expand_dims(weight, axis=-1)
-    while len(weight.shape) > len(mask.shape):
-        weight = ops.squeeze(weight, axis=-1)
-    return mask * weight
+    return mask * of_rank(len(mask.shape), ops.cast(weight, "float32"))

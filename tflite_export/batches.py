@@ -42,6 +42,7 @@ def batches(
 
 
 def length(x: Any) -> int:
+    """Number of examples in a batch."""
     first = _leaves(x)[0]
     if np.ndim(first) == 0:
         raise ValueError(f"An example is {first!r}: give arrays (examples, …), or batches of them.")

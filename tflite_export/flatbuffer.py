@@ -154,6 +154,7 @@ def write(model: Any) -> bytes:
 
 
 def text(name: Any) -> str:
+    """A name of the flatbuffer as `str`."""
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
 
 

@@ -61,6 +61,7 @@ class Metadata:
     min_parser_version: str | None = None
 
     def with_labels(self, labels: tuple[str, ...] | None) -> Metadata:
+        """The same metadata with the labels of the associated file."""
         return dataclasses.replace(self, labels=labels)
 
 

@@ -79,4 +79,5 @@ class Normalization:
         return float(ends.min()), float(ends.max())
 
     def to_json(self) -> list[list[float]]:
+        """What our metadata entry holds of it."""
         return [list(self.mean), list(self.std)]

@@ -42,6 +42,7 @@ def check_recipe(recipe: Any) -> None:
 
 
 def needs_examples(recipe: str | None) -> bool:
+    """Whether the recipe measures ranges on examples."""
     return recipe == "int8"
 
 

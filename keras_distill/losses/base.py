@@ -70,14 +70,18 @@ def mean_over_examples(values, sample_weight=None):
         sample_weight: broadcast to `values` from the left: `(batch,)` weighs all positions of an example.
     """
     if sample_weight is not None:
-        weight = ops.cast(sample_weight, values.dtype)
-        while len(weight.shape) > len(values.shape):
-            weight = ops.squeeze(weight, axis=-1)
-        while len(weight.shape) < len(values.shape):
-            weight = ops.expand_dims(weight, axis=-1)
-        values = values * weight
+        values = values * of_rank(len(values.shape), ops.cast(sample_weight, values.dtype))
     # Not `mean`: one of several devices may get no example of the last batch.
     return ops.divide_no_nan(ops.sum(values), ops.cast(ops.size(values), values.dtype))
+
+
+def of_rank(rank: int, weight):
+    """Return `weight` with axes of length 1 added or taken away at its end, until it has `rank` of them."""
+    while len(weight.shape) > rank:
+        weight = ops.squeeze(weight, axis=-1)
+    while len(weight.shape) < rank:
+        weight = ops.expand_dims(weight, axis=-1)
+    return weight
 
 
 def snake_case(name: str) -> str:

@@ -316,3 +316,14 @@ def test_outputs_that_cannot_be_paired():
         ValueError, match=r"answers 2 outputs and student the outputs \['kind', 'sure'\]"
     ):
         model.fit(x, y, verbose=0)
+
+
+def test_a_loss_on_inner_layers_does_not_mind_the_order_of_outputs():
+    def network(names):
+        hidden = layers.Dense(8, name="hidden")(inputs := keras.Input((4,)))
+        return keras.Model(inputs, [layers.Dense(3, name=name)(hidden) for name in names])
+
+    loss = keras.distillation.FeatureDistillation("mse", "hidden", "hidden")
+    model = kd.Distiller(network("ba"), network("ab"), loss, student_loss_weight=0)
+    model.compile("sgd")
+    assert np.isfinite(model.fit(examples()[0], verbose=0).history["loss"]).all()

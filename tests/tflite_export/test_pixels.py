@@ -87,6 +87,7 @@ def test_raw_pixels_are_no_representative_dataset(net, photos, path, edge, form)
 
 def test_a_hair_outside_the_range_is_no_matter(net, examples, path):
     te.export(net, path, "int8", examples * 1.005, "uint8", normalization=HALF)
+    assert path.exists()
 
 
 def test_zeros_have_no_range(net, examples, path):
