@@ -1,0 +1,124 @@
+"""The two networks of `distill`, out of files and names.
+
+pupil = student_network("MobileNetV2", listing, width=0.35, image_size=96, weights=None)
+master, ready = teacher_network("teacher.keras", listing, None, None, None)
+"""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_distill import card, data, students
+from keras_distill.app import finetune
+from keras_distill.app.classifier import Classifier
+
+
+def card_of(network: Classifier, listing: data.Listing) -> card.Card:
+    """What the file of this network is to say."""
+    return card.Card(listing.class_names, network.normalization, network.image_size)
+
+
+def keep(folder: Path, *files) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        ValueError: with the name of the file.
+    """
+    written = {(folder / name).resolve() for name in ("student.keras", "teacher.keras")}
+    for file in files:
+        if file is not None and Path(file).resolve() in written:
+            raise ValueError(
+                f"{file} would be written over by this run: choose another output folder."
+            )
+
+
+def student_network(student, listing, width, image_size, weights) -> Classifier:
+    """The student that `student` names, with one output for each class."""
+    classes = len(listing.class_names)
+    if str(student).endswith(".keras"):
+        for argument, value in (("width", width), ("student_weights", weights)):
+            if value is not None:
+                raise ValueError(f"{argument} is for students by name, and {student} is a file.")
+        network = _load(student, listing, None, "student")
+        if network.model.output_shape != (None, classes):
+            body = finetune.features(network.model, image_size)
+            model = finetune.with_new_head(body, classes)
+            network = dataclasses.replace(network, model=model, image_size=model.input_shape[1:3])
+        if image_size not in (None, network.image_size[0]):
+            raise ValueError(f"{student} takes photos of {network.image_size}, not {image_size}.")
+        return network
+    name = students.find_name(str(student))
+    side = image_size or (32 if name == "resnet8" else 96)
+    model = students.build(name, (side, side, 3), classes, width=width, weights=weights)
+    return Classifier(model, students.NORMALIZATION, (side, side))
+
+
+def teacher_network(
+    teacher, listing, weights, image_size, normalization
+) -> tuple[Classifier, bool]:
+    """The teacher, and whether it is ready as it is."""
+    classes = len(listing.class_names)
+    if str(teacher).endswith(".keras"):
+        if weights is not None:
+            raise ValueError(f"{teacher} has weights: teacher_weights is for teachers by name.")
+        network = _load(teacher, listing, normalization, "teacher")
+        if network.model.output_shape == (None, classes):
+            if image_size not in (None, network.image_size[0]):
+                raise ValueError(
+                    f"{teacher} is used as it is, on photos of {network.image_size}: leave "
+                    f"teacher_image_size out."
+                )
+            return network, True
+        side = image_size or min(network.image_size[0], _photo_side(listing))
+        body = finetune.features(network.model, side)
+        normalization = network.normalization
+    else:
+        side = image_size or min(224, _photo_side(listing))
+        body, normalization = finetune.application(str(teacher), weights or "imagenet", side)
+    model = finetune.with_new_head(body, classes)
+    return Classifier(model, normalization, tuple(model.input_shape[1:3])), False
+
+
+def _photo_side(listing: data.Listing) -> int:
+    """The usual longer side of the photos, rounded up to a multiple of 32."""
+    from PIL import Image
+
+    step = max(1, len(listing.train_files) // 50)
+    sides = []
+    for file in listing.train_files[::step]:
+        try:
+            with Image.open(file) as image:
+                sides.append(max(image.size))
+        except OSError as error:
+            raise ValueError(f"Cannot read {file} as a photo: {error}") from error
+    return max(32, -(-int(np.median(sides)) // 32) * 32)
+
+
+def _load(file, listing: data.Listing, normalization, role: str) -> Classifier:
+    if not Path(file).is_file():
+        raise ValueError(f"There is no {role} file {file}.")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file} is damaged, or no .keras file.")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{file} is damaged, or no .keras file that Keras wrote.") from error
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] != 3:
+        raise ValueError(
+            f"{file} takes inputs of shape {shape}, and photos are (height, width, 3) of a known size."
+        )
+    said = card.read_card(file) or card.Card()
+    classes = len(listing.class_names)
+    names = said.class_names
+    if names and len(names) == classes and names != listing.class_names:
+        raise ValueError(
+            f"{file} knows the classes {', '.join(names)}, and the folders are "
+            f"{', '.join(listing.class_names)}."
+        )
+    return Classifier(
+        model, normalization or said.normalization or students.NORMALIZATION, tuple(shape[1:3])
+    )
