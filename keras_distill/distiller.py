@@ -13,11 +13,14 @@ import keras
 from keras import ops
 
 from keras_distill import checks, hard_loss, losses, soft_loss, train_step
+from keras_distill.frozen import WORTHWHILE_STEPS
 from keras_distill.losses.base import snake_case
 from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer, Network
 from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
 from keras_distill.training import DistillationModel
+
+TEACHER_RUNTIMES = ("auto", "keras", "litert")
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -165,6 +168,7 @@ class Distiller(DistillationModel):
         loss_weights=None,
         weighted_metrics=None,
         jit_compile="auto",
+        teacher_runtime="auto",
         **kwargs,
     ):
         """Configure the training, as `keras.Model.compile` does.
@@ -175,6 +179,11 @@ class Distiller(DistillationModel):
                 None is allowed with `student_loss_weight=0`.
             metrics: computed on the student's outputs as they are; for several outputs as in Keras.
             jit_compile: as in Keras; off for a teacher that XLA cannot compile, such as a Python function.
+            teacher_runtime: what computes the teacher's answers. "keras": its layers, in the compiled step.
+                "litert": a copy converted for LiteRT when `fit` starts, faster on CPU; ValueError if that
+                cannot be. "auto": LiteRT in trainings of 300 steps or more without GPU, XLA or several
+                devices, where the teacher can be converted and answers the same but for rounding; else its
+                layers. When the teacher's weights are set, its layers answer again.
             **kwargs: as for `keras.Model.compile`.
 
         Raises:
@@ -189,14 +198,19 @@ class Distiller(DistillationModel):
             per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
             if given is not None and not isinstance(given, list | tuple) and not per_output:
                 raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
-        if jit_compile and not self._teacher.compilable:
+        in_python = teacher_runtime == "litert" or not self._teacher.compilable
+        if jit_compile and in_python:
             if jit_compile is True:
                 warnings.warn(
-                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python, or has layers "
-                    "that XLA cannot compile.",
+                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python or in LiteRT, or "
+                    "has layers that XLA cannot compile.",
                     stacklevel=2,
                 )
             jit_compile = False
+        if teacher_runtime not in TEACHER_RUNTIMES:
+            raise ValueError(
+                f"teacher_runtime={teacher_runtime!r}: it is one of {', '.join(TEACHER_RUNTIMES)}."
+            )
         arguments = {
             "optimizer": optimizer,
             "loss": loss,
@@ -208,7 +222,7 @@ class Distiller(DistillationModel):
         }
         self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
         super().compile(**{**arguments, "loss": self._hard_loss})
-        self.compiled_with(arguments)
+        self.compiled_with({**arguments, "teacher_runtime": teacher_runtime})
 
     def _shown_activations(self):
         kinds = [head.activation if head.known else None for head in self._network.heads]
@@ -292,18 +306,40 @@ class Distiller(DistillationModel):
         soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
         return {name: value for name, value in logs.items() if name not in soft}
 
-    def wants_batch(self) -> bool:
-        """Whether one of the networks ends in a way that is not known."""
-        asks = self.compiled and not self._checked
-        return asks and (self._asks_teacher() or self._asks_student())
+    def wants_batch(self, steps: int | None) -> bool:
+        """Whether a network ends in a way that is not known, or the teacher is to be frozen."""
+        return self.compiled and (self._asks() or self._freezes(steps))
 
-    def check_batch(self, x) -> None:
-        """Refuse networks whose end is not known and that answer with what looks like probabilities."""
+    def prepare(self, x, steps: int | None) -> None:
+        """Refuse what looks like probabilities where logits are assumed; freeze the teacher if that pays."""
+        self._look(x)
+        if self._freezes(steps):
+            insist = self.compile_arguments()["teacher_runtime"] == "litert"
+            if self._teacher.freeze(x, insist):
+                self.train_function = None  # it was made for the teacher's layers
+
+    def before_epoch(self) -> None:
+        """Let the teacher's layers answer again if somebody has set their weights."""
+        if self._teacher.thaw_if_set():
+            self.make_train_function(force=True)
+
+    def _freezes(self, steps: int | None) -> bool:
+        runtime = self.compile_arguments()["teacher_runtime"]
+        if runtime != "auto" or self.student_loss_weight == 1:
+            return runtime == "litert" and self.student_loss_weight < 1
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        long = steps is None or int(self.optimizer.iterations) + steps >= WORTHWHILE_STEPS
+        return long and alone and not self.jit_compile and self._teacher.freezable
+
+    def _look(self, x) -> None:
         if self._asks_teacher():
             self._teacher.check_looks(x)
         if self._asks_student():
             self._network.check_looks(self(x, training=False))
         self._checked = True
+
+    def _asks(self) -> bool:
+        return not self._checked and (self._asks_teacher() or self._asks_student())
 
     def _reads_logits(self) -> bool:
         losses_ = (isinstance(loss, LogitLoss) for loss in self.distillation_losses)
@@ -319,8 +355,9 @@ class Distiller(DistillationModel):
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
-        if self.wants_batch():
-            self.check_batch(x)
+        if self.compiled and self._asks():
+            self._look(x)
+        self.before_epoch()
         return super().train_on_batch(x, *args, **kwargs)
 
     def export(self, filepath, *args, **kwargs):

@@ -69,11 +69,15 @@ class Network:
 
     def __call__(self, x, training: bool) -> Answer:
         """Run the model once on the batch `x`."""
+        return self.answer(self.select(x, training), training)
+
+    def answer(self, inputs, training: bool) -> Answer:
+        """Run the model once on its own inputs, as `select` gives them."""
         heads = self.heads
         taps = dict(self._taps)
         taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
         with recording(taps) as recorded:
-            outputs = self.model(self.select(x, training), training=training)
+            outputs = self.model(inputs, training=training)
         inner = {name: self._one(name, recorded[name]) for name in self.layer_names}
         return self._answer(outputs, heads, recorded, inner)
 

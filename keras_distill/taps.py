@@ -86,6 +86,11 @@ def find_layer(model: keras.Model, path: str) -> keras.Layer:
     return layer
 
 
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return `model` and every layer in it, those of nested models included."""
+    return [model, *(find_layer(model, path) for path in layer_paths(model))]
+
+
 def layer_paths(model: keras.Model, prefix: str = "") -> list[str]:
     """Return the path of every layer of `model`, those of nested models included."""
     paths = []

@@ -15,8 +15,9 @@ import numpy as np
 from keras import ops
 
 from keras_distill import activations
+from keras_distill.frozen import FrozenNetwork, pays
 from keras_distill.network import Answer, Network, select
-from keras_distill.taps import find_layer, layer_paths
+from keras_distill.taps import all_layers, find_layer, layer_paths
 from keras_distill.train_step import call_numpy
 
 _WEIGHTS, _INPUTS = "teacher.weights.h5", "teacher_inputs.weights.h5"
@@ -33,6 +34,30 @@ class Teacher:
     def targets(self, x) -> Answer:
         """Return what the teacher answers to the batch `x`; never called inside the gradient."""
         raise NotImplementedError
+
+    @property
+    def freezable(self) -> bool:
+        """Whether `freeze` may make it faster."""
+        return False
+
+    def freeze(self, x, insist: bool = False) -> bool:
+        """Called before a training with its first batch: nobody is going to change the teacher.
+
+        Returns:
+            Whether something else computes `targets` from now on.
+
+        Raises:
+            ValueError: with `insist`, why it cannot be frozen.
+        """
+        if insist:
+            raise ValueError(
+                f"teacher_runtime='litert' is for a keras.Model as teacher, got {type(self).__name__}."
+            )
+        return False
+
+    def thaw_if_set(self) -> bool:
+        """Called before each epoch: forget what `freeze` made if the weights were set since; say so."""
+        return False
 
     def update(self) -> None:
         """Called after each training step, for teachers that follow the student."""
@@ -77,16 +102,48 @@ class ModelTeacher(Teacher):
         self.model = model
         self.network = Network(model, inputs, activation, layer_names, role="teacher")
         model.trainable = False
+        self._frozen: FrozenNetwork | None = None
+        self._freezable = True
 
     @property
     def compilable(self) -> bool:
         """Whether XLA can compile all of the model's layers."""
-        layers = [self.model, *(find_layer(self.model, path) for path in layer_paths(self.model))]
-        return all(getattr(layer, "supports_jit", True) for layer in layers)
+        return all(getattr(layer, "supports_jit", True) for layer in all_layers(self.model))
 
     def targets(self, x) -> Answer:
         """Return the model's answer to the batch `x`."""
-        return self.network(x, training=False)
+        if self._frozen is None:
+            return self.network(x, training=False)
+        return self._frozen(self.network.select(x))
+
+    @property
+    def freezable(self) -> bool:
+        """Whether LiteRT may answer in the model's place, as far as is known before it is tried."""
+        return self._freezable and pays(self.model)
+
+    def freeze(self, x, insist: bool = False) -> bool:
+        """Let LiteRT answer in the model's place, see `frozen.FrozenNetwork`.
+
+        Raises:
+            ValueError: with `insist`, why it cannot.
+        """
+        if self._frozen is not None and self._frozen.current():
+            return False
+        self._frozen = None
+        try:
+            self._frozen = FrozenNetwork(self.network, self.network.select(x))
+        except (ImportError, ValueError):
+            self._freezable = False
+            if insist:
+                raise
+        return True
+
+    def thaw_if_set(self) -> bool:
+        """Forget the frozen network if the model's weights were set since."""
+        if self._frozen is None or self._frozen.current():
+            return False
+        self._frozen = None
+        return True
 
     @property
     def known(self) -> bool:

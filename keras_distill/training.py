@@ -51,12 +51,15 @@ class DistillationModel(keras.Model):
     def after_step(self) -> None:
         """Called after each update of the weights."""
 
-    def wants_batch(self) -> bool:
-        """Whether `check_batch` is to be called before the first step."""
+    def wants_batch(self, steps: int | None) -> bool:
+        """Whether `prepare` is to be called before a training of `steps` (None: nobody knows)."""
         return False
 
-    def check_batch(self, x) -> None:
-        """Look at one batch before the first step, and refuse what cannot be meant."""
+    def prepare(self, x, steps: int | None) -> None:
+        """Get ready for a training with a look at its first batch, and refuse what cannot be meant."""
+
+    def before_epoch(self) -> None:
+        """Called before each epoch of `fit`."""
 
     def train_step(self, data):
         """One step of training; see `keras_distill.train_step`."""
@@ -89,16 +92,17 @@ class DistillationModel(keras.Model):
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.
         """
-        added: list[keras.callbacks.Callback] = [epoch.SetEpoch()]
+        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _BeforeEpoch()]
         arrays = epoch.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         elif validation_split and validation_data is None:
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
-        if self.wants_batch():
+        steps = _steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
+        if self.wants_batch(steps):
             batch, x = _first_batch(x, batch_size)
             if batch is not None:
-                self.check_batch(batch)
+                self.prepare(batch, steps)
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
         if arrays and shuffle is True:
@@ -122,21 +126,27 @@ class DistillationModel(keras.Model):
                 callbacks.append(callback)
         else:
             callbacks = [*keras.tree.flatten(callbacks or []), *added]
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            **kwargs,
-        )
+        with train_step.plain_errors():
+            return super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
+            )
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """As `keras.Model.train_on_batch`."""
+        with train_step.plain_errors():
+            return super().train_on_batch(x, *args, **kwargs)
 
     def compiled_with(self, arguments: dict[str, Any]) -> None:
         """Remember the arguments of `compile` as they were given, for saving."""
@@ -184,6 +194,22 @@ class DistillationModel(keras.Model):
         return [variable for variable in self.variables if id(variable) not in weights]
 
 
+class _BeforeEpoch(keras.callbacks.Callback):
+    """Calls the model's hook; and looks at the loss where the step itself cannot (`finite`)."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.before_epoch()
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The loss became {loss} in epoch {epoch + 1}: the teacher's answers or the data are not "
+                "finite, or the learning rate is too high. Train without jit_compile and on one device to "
+                "be told the step and the reason."
+            )
+
+
 class _SetSeed(keras.callbacks.Callback):
     """Hands the model's order seed to the shuffled arrays, after a backup may have restored it."""
 
@@ -210,6 +236,18 @@ def _split(arrays, share: float):
         return keras.tree.map_structure(lambda a: None if a is None else a[rows], arrays)
 
     return take(slice(0, at)), take(slice(at, None))
+
+
+def _steps(x, batch_size, steps_per_epoch, epochs: int) -> int | None:
+    """How many steps a training takes, None where nobody knows."""
+    if steps_per_epoch is not None:
+        return epochs * steps_per_epoch
+    if epoch.are_arrays(x):
+        return epochs * math.ceil(len(keras.tree.flatten(x)[0]) / (batch_size or 32))
+    try:
+        return epochs * len(x)
+    except TypeError:
+        return None
 
 
 def _first_batch(x, batch_size):

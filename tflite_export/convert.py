@@ -11,7 +11,7 @@ names of inputs and outputs; `flatbuffer.with_names` writes them into the file, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,37 +71,66 @@ def convert(
     """
     import tensorflow as tf
 
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: give 1 or more, or None for an open batch.")
+    signature = Signature.of(model, input_shape, batch_size)
+    pixels = pixels or {}
+
+    def call(*arguments: Any) -> Any:
+        flat = [
+            _normalise(tf, a, pixels[i.name]) if i.name in pixels else a
+            for i, a in zip(signature.inputs, arguments, strict=True)
+        ]
+        return signature.call(flat)
+
+    inputs = [_retyped(i, pixels) for i in signature.inputs]
+    return convert_function(
+        call, inputs, model, lambda outputs: output_names(model, outputs), for_integers
+    )
+
+
+def convert_function(
+    function: Callable[..., Any],
+    inputs: Sequence[ModelInput],
+    model: Any,
+    name_outputs: Callable[[Any], list[str]],
+    for_integers: bool = False,
+) -> FloatModel:
+    """Converts a function of tensors that runs `model`, whose weights become constants.
+
+    Args:
+        function: takes one tensor for each of `inputs`; what it returns, flat, are the outputs.
+        model: the Keras model that `function` runs, for its weights and for sentences.
+        name_outputs: from what `function` returned to the names of the outputs, flat.
+        for_integers: see `flatbuffer.with_own_outputs`.
+
+    Raises:
+        ConversionError, ValueError: as `convert`.
+    """
+    import tensorflow as tf
+
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"export traces the model with TensorFlow, and Keras runs on {keras.backend.backend()}: "
             "save the model, and export it in a process with KERAS_BACKEND=tensorflow."
         )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: give 1 or more, or None for an open batch.")
-    signature = Signature.of(model, input_shape, batch_size)
-    pixels = pixels or {}
     names: list[str] = []
     values = [(v, v.numpy()) for v in model.variables]
 
     def frozen(*arguments: Any) -> list[Any]:
-        flat = [
-            _normalise(tf, a, pixels[i.name]) if i.name in pixels else a
-            for i, a in zip(signature.inputs, arguments, strict=True)
-        ]
         # Weights as constants: nothing is left to freeze, and nothing can be written to.
         with keras.StatelessScope([(v, tf.constant(value)) for v, value in values]):
-            outputs = signature.call(flat)
-        names[:] = output_names(model, outputs)
+            outputs = function(*arguments)
+        names[:] = name_outputs(outputs)
         return [_edge(tf, t) for t in keras.tree.flatten(outputs)]
 
-    inputs = tuple(_retyped(i, pixels) for i in signature.inputs)
     specs = [tf.TensorSpec(i.shape, i.dtype, name=f"input_{n}") for n, i in enumerate(inputs)]
     with float32_policies(model):
         concrete = tf.function(frozen, autograph=False).get_concrete_function(*specs)
     content = _flatbuffer(tf, concrete, model)
     model_tree = flatbuffer.with_own_outputs(flatbuffer.read(content), names, for_integers)
     named = flatbuffer.with_names(model_tree, [i.name for i in inputs], names)
-    return FloatModel(flatbuffer.write(named), inputs, tuple(names))
+    return FloatModel(flatbuffer.write(named), tuple(inputs), tuple(names))
 
 
 def _retyped(one: ModelInput, pixels: Mapping[str, Pixels]) -> ModelInput:

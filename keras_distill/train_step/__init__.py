@@ -1,10 +1,11 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has three functions:
+A backend's module has four functions:
 
-    train_step(model, data)             # a step of a `training.DistillationModel`
-    call_numpy(function, x, shape)      # a Python function in the middle of the graph
-    replicas()                          # how many devices share a batch
+    train_step(model, data)                   # a step of a `training.DistillationModel`
+    call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
+    plain_errors()                            # within it, such a function's exceptions come out as they are
+    replicas()                                # how many devices share a batch
 """
 
 import importlib
@@ -30,8 +31,30 @@ def train_step(model, data):
 
 
 def call_numpy(function, x, shape):
-    """Return `function(x)`, computed by Python on NumPy arrays, as a float32 tensor of `shape`."""
-    return _of_backend("call_numpy")(function, x, shape)
+    """Return `function(x)`, computed by Python on NumPy arrays, as a float32 tensor of `shape`.
+
+    `x` may be a list or dict of tensors; `function` gets the same of arrays.
+    """
+
+    def flat(*arrays):
+        return [function(keras.tree.pack_sequence_as(x, list(arrays)))]
+
+    return call_numpy_flat(flat, keras.tree.flatten(x), [(shape, "float32")])[0]
+
+
+def call_numpy_flat(function, inputs, specs):
+    """Return the list `function(*inputs)`, computed by Python on NumPy arrays, as tensors of `specs`.
+
+    Args:
+        inputs: a list of tensors.
+        specs: (shape, dtype) of each output.
+    """
+    return _of_backend("call_numpy_flat")(function, inputs, specs)
+
+
+def plain_errors():
+    """Return a context in which an exception of a function of `call_numpy` leaves as it was raised."""
+    return _of_backend("plain_errors")()
 
 
 def replicas() -> int:

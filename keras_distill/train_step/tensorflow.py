@@ -1,15 +1,20 @@
 """The training step on TensorFlow."""
 
+import contextlib
+import re
 import warnings
 
 import keras
 import tensorflow as tf
+
+from keras_distill import finite
 
 
 def train_step(model, data):
     """Targets outside the gradient, one forward pass of the student, one update; see `training`."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     targets = model.targets(x)
+    statistics = [(v, v.value.read_value()) for v in model.non_trainable_variables]
     with tf.GradientTape() as tape:
         answer = model.forward(x, training=True)
         loss = model.mix(x, y, sample_weight, answer, targets)
@@ -17,24 +22,75 @@ def train_step(model, data):
     variables = model.trainable_variables
     if variables:
         gradients = tape.gradient(scaled_loss, variables)
-        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        seen = (x, y, sample_weight, answer, targets)
+        with tf.control_dependencies(_guarded(model, loss, gradients, statistics, *seen)):
+            model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     else:
         warnings.warn("The student has no trainable weights: nothing is learned.", stacklevel=2)
     model.after_step()
     return model.compute_metrics(x, y, answer.outputs, sample_weight=sample_weight)
 
 
-def call_numpy(function, x, shape):
+def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, targets):
+    """What must be computed before the student changes; see `finite`."""
+    # Neither XLA nor replicas run Python: there `fit` looks at the end of the epoch.
+    if model.jit_compile or replicas() > 1:
+        return []
+    # A ReLU makes 0 of NaN, so that the loss may hide what the gradients show. In mixed precision they
+    # overflow now and then, which the optimizer looks after.
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    norm = tf.zeros(()) if scaled else tf.linalg.global_norm(gradients)
+    evidence = {
+        "inputs": x,
+        "sample weights": sample_weight,
+        "labels": y,
+        "teacher": getattr(targets, "outputs", targets),
+        "student": answer.outputs,
+    }
+    tensors = {
+        name: [leaf for leaf in keras.tree.flatten(value) if isinstance(leaf, tf.Tensor)]
+        for name, value in evidence.items()
+    }
+
+    def undo():  # BatchNormalization has taken the bad batch into its averages
+        for variable, value in statistics:
+            variable.assign(value)
+
+    return [finite.guard(loss, norm, model.optimizer.iterations, tensors, undo)]
+
+
+def call_numpy_flat(function, inputs, specs):
     """Run `function` through `tf.numpy_function`; errors it raises stop the training."""
-    structure = x
-    flat = keras.tree.flatten(x)
-    answer = tf.numpy_function(
-        lambda *arrays: function(keras.tree.pack_sequence_as(structure, list(arrays))),
-        flat,
-        tf.float32,
-    )
-    answer.set_shape(shape)
-    return answer
+
+    def remembering(*arrays):
+        try:
+            return function(*arrays)
+        except Exception as error:
+            _raised.append(error)
+            raise
+
+    answers = tf.numpy_function(remembering, inputs, [tf.as_dtype(dtype) for _, dtype in specs])
+    for answer, (shape, _) in zip(answers, specs, strict=True):
+        answer.set_shape(shape)
+    return answers
+
+
+_raised: list[Exception] = []  # TensorFlow hands on the text of an exception only
+
+
+@contextlib.contextmanager
+def plain_errors():
+    """Within it, an exception of a function of `call_numpy_flat` leaves as it was raised."""
+    _raised.clear()
+    try:
+        yield
+    except Exception as error:
+        if _raised:
+            raise _raised.pop() from None
+        label = re.search(r"Received a label value of (-?\d+) .* \[0, (\d+)\)", str(error))
+        if isinstance(error, tf.errors.InvalidArgumentError) and label:
+            raise ValueError(finite.wrong_label(*map(int, label.groups()))) from None
+        raise
 
 
 def replicas() -> int:
