@@ -17,9 +17,11 @@ from keras_distill.frozen import WORTHWHILE_STEPS
 from keras_distill.losses.base import snake_case
 from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer, Network
+from keras_distill.ranges import InputRanges
 from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
 from keras_distill.training import DistillationModel
 
+_RANGES = "input_ranges"
 TEACHER_RUNTIMES = ("auto", "keras", "litert")
 
 
@@ -47,7 +49,8 @@ class Distiller(DistillationModel):
         **kwargs: as for `keras.Model`.
 
     Attributes:
-        teacher, student: as given; `student` is a plain Keras model, nothing of the teacher in it.
+        teacher, student: as given; `student` is a plain Keras model, nothing of the teacher in it. After
+            `fit` it has `recorded_input_ranges`, (lowest, highest) of each input.
 
     Raises:
         ValueError: an argument that cannot be meant; the sentence says what to pass.
@@ -98,6 +101,7 @@ class Distiller(DistillationModel):
             student, student_inputs, student_activation, self._layers_of("student_layer_name")
         )
         self._check_models()
+        self._input_ranges = InputRanges(len(getattr(student, "inputs", None) or [None]))
         self._hard_loss: Any = None
         self._checked = False
 
@@ -246,7 +250,10 @@ class Distiller(DistillationModel):
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
-        answer = self._network(x, training=training)
+        inputs = self._network.select(x, training)
+        if train_step.replicas() == 1:  # one variable cannot follow several devices at once
+            self._input_ranges.note(inputs)
+        answer = self._network.answer(inputs, training)
         self.built = True  # Keras would set this in `self(x)`, which training does not call
         return answer
 
@@ -310,9 +317,14 @@ class Distiller(DistillationModel):
         """Whether a network ends in a way that is not known, or the teacher is to be frozen."""
         return self.compiled and (self._asks() or self._freezes(steps))
 
+    def wants_real_batch(self) -> bool:
+        """Whether a network ends in a way that is not known."""
+        return self._asks()
+
     def prepare(self, x, steps: int | None) -> None:
         """Refuse what looks like probabilities where logits are assumed; freeze the teacher if that pays."""
-        self._look(x)
+        if self._asks():
+            self._look(x)
         if self._freezes(steps):
             insist = self.compile_arguments()["teacher_runtime"] == "litert"
             if self._teacher.freeze(x, insist):
@@ -323,13 +335,18 @@ class Distiller(DistillationModel):
         if self._teacher.thaw_if_set():
             self.make_train_function(force=True)
 
+    def after_epoch(self) -> None:
+        """Tell the student what range of inputs it has seen, for `tflite_export`."""
+        self.student.recorded_input_ranges = self._input_ranges.values()
+
     def _freezes(self, steps: int | None) -> bool:
         runtime = self.compile_arguments()["teacher_runtime"]
         if runtime != "auto" or self.student_loss_weight == 1:
             return runtime == "litert" and self.student_loss_weight < 1
-        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        if self.distribute_strategy.num_replicas_in_sync > 1 or self.jit_compile:
+            return False
         long = steps is None or int(self.optimizer.iterations) + steps >= WORTHWHILE_STEPS
-        return long and alone and not self.jit_compile and self._teacher.freezable
+        return long and self._teacher.freezable
 
     def _look(self, x) -> None:
         if self._asks_teacher():
@@ -425,6 +442,18 @@ class Distiller(DistillationModel):
 
     def get_build_config(self):
         """None: the student is built by its own."""
+
+    def save_own_variables(self, store):
+        """Store the range of the inputs too."""
+        super().save_own_variables(store)
+        store[_RANGES] = self._input_ranges.state()
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` stored."""
+        own = {key: store[key] for key in store.keys() if key != _RANGES}  # noqa: SIM118
+        super().load_own_variables(own)
+        if _RANGES in store.keys():  # noqa: SIM118
+            self._input_ranges.restore(store[_RANGES])
 
     def save(self, filepath, *args, **kwargs):
         """As `keras.Model.save`; the file holds the teacher too.

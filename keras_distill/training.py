@@ -55,11 +55,18 @@ class DistillationModel(keras.Model):
         """Whether `prepare` is to be called before a training of `steps` (None: nobody knows)."""
         return False
 
+    def wants_real_batch(self) -> bool:
+        """Whether that must be with real data, not with a batch of their shapes."""
+        return False
+
     def prepare(self, x, steps: int | None) -> None:
         """Get ready for a training with a look at its first batch, and refuse what cannot be meant."""
 
     def before_epoch(self) -> None:
         """Called before each epoch of `fit`."""
+
+    def after_epoch(self) -> None:
+        """Called after each epoch of `fit`."""
 
     def train_step(self, data):
         """One step of training; see `keras_distill.train_step`."""
@@ -100,7 +107,10 @@ class DistillationModel(keras.Model):
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
         steps = _steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
         if self.wants_batch(steps):
-            batch, x = _first_batch(x, batch_size)
+            if steps is None and not self.wants_real_batch():
+                batch, x = _shaped_batch(x), x
+            else:
+                batch, x = _first_batch(x, batch_size)
             if batch is not None:
                 self.prepare(batch, steps)
         if initial_epoch == 0:
@@ -208,6 +218,7 @@ class _BeforeEpoch(keras.callbacks.Callback):
                 "finite, or the learning rate is too high. Train without jit_compile and on one device to "
                 "be told the step and the reason."
             )
+        self.model.after_epoch()
 
 
 class _SetSeed(keras.callbacks.Callback):
@@ -266,6 +277,28 @@ def _first_batch(x, batch_size):
     else:
         batch = None
     return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
+
+
+def _shaped_batch(x):
+    """A batch as a data set that may be read once only would give it; None where its shapes are open."""
+    import tensorflow as tf
+
+    if not isinstance(x, tf.data.Dataset):
+        return None
+    rng = np.random.default_rng(0)
+
+    def made_up(spec):
+        if spec.shape.rank is None or None in spec.shape[1:] or not spec.dtype.is_numeric:
+            raise TypeError(f"{spec} is open")
+        shape = (spec.shape[0] or 32, *spec.shape[1:])
+        low = -1 if spec.dtype.is_floating else 0
+        return tf.cast(rng.uniform(low, 2 + low, shape), spec.dtype)
+
+    inputs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    try:
+        return tf.nest.map_structure(made_up, inputs)
+    except (TypeError, AttributeError):  # ragged and sparse tensors have other specs
+        return None
 
 
 def _again(first, rest):
