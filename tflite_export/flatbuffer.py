@@ -281,6 +281,26 @@ def operators(model: Any) -> Iterator[Operator]:
             yield Operator(name, types(operator.inputs), types(operator.outputs))
 
 
+def maker(model: Any, tensor: int, through: Sequence[str] = ()) -> str | None:
+    """The name of the operator that makes a tensor of the main graph; None if none, or it has an activation.
+
+    Args:
+        tensor: its number.
+        through: operators that are looked through, to what they read, where the last axis stays.
+    """
+    graph = model.subgraphs[0]
+    names = [operator.name for operator in operators(model)][: len(graph.operators or [])]
+    for operator, name in zip(graph.operators or [], names, strict=True):
+        if tensor in [int(i) for i in operator.outputs]:
+            if name in through:
+                before = int(operator.inputs[0])
+                classes = [shape_of(graph.tensors[one])[-1:] for one in (before, tensor)]
+                return maker(model, before, through) if classes[0] == classes[1] else None
+            fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+            return name if not fused else None
+    return None
+
+
 def shape_of(tensor: Any) -> tuple[int | None, ...]:
     """The tensor's shape; None where the size may change."""
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature

@@ -269,6 +269,24 @@ def _check(content: bytes, name: str) -> None:
         flatbuffer.read(content, name)
 
 
+_UNCHANGED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
+
+
+def last_operators(file: Any) -> tuple[str | None, ...]:
+    """Which operator makes each output, in the file's order: "SOFTMAX", "FULLY_CONNECTED", …
+
+    Operators that only change type or shape are looked through. None where an output is an input or a
+    constant, the operator has an activation of its own (a fused ReLU), or there is no schema to read it.
+    """
+    try:
+        from tflite_export import flatbuffer
+    except ImportError:
+        return (None,) * len(load(file).outputs)
+    content, name = content_of(file)
+    model = flatbuffer.read(content, name)
+    return tuple(flatbuffer.maker(model, int(i), _UNCHANGED) for i in model.subgraphs[0].outputs)
+
+
 def interpreter_class(runtime: str) -> tuple[str, Any]:
     if runtime != "auto" and runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime!r}: it is one of {['auto', *RUNTIMES]}.")

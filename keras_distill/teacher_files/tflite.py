@@ -1,0 +1,110 @@
+"""Teachers out of `.tflite` files: float32 or quantised, run by LiteRT (or what else is installed).
+
+    teacher = kd.teachers.load("mobilenet_v2_quant.tflite", num_threads=4)
+
+It takes what the file takes: a float file its own floats (the normalisation that its metadata may name is not
+applied), a uint8 file pixels 0..255 as integers, or floats that are then rounded to the file's steps.
+"""
+
+import math
+import threading
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.activations import UNKNOWN, Head
+from keras_distill.teacher_files.base import FileTeacher
+from keras_distill.train_step import call_numpy
+
+_ENDS: dict[str | None, Head] = {
+    "SOFTMAX": Head("softmax"),
+    "LOGISTIC": Head("sigmoid"),
+    **dict.fromkeys(("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL", "LOG_SOFTMAX"), Head()),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class TFLiteTeacher(FileTeacher):
+    """A `.tflite` file. It runs once per training step, outside the graph, in float32 to the outside.
+
+    Args:
+        path: the file.
+        num_threads: of the interpreter; None leaves the choice to it.
+        inputs, activation, sha256: as for `FileTeacher`.
+
+    Raises:
+        ValueError: the file is damaged, or cannot be run here.
+    """
+
+    def __init__(self, path, num_threads=None, inputs=None, activation="auto", sha256=None):
+        from tflite_export import runtime
+
+        super().__init__(path, inputs, activation, sha256)
+        self.num_threads = num_threads
+        self._interpreter = runtime.load(self.path, num_threads=num_threads)
+        self._lock = threading.Lock()  # an interpreter holds one batch at a time
+        # In the order of keras.tree, which sorts the names of several outputs.
+        self._outputs = sorted(self._interpreter.outputs, key=lambda output: output.name)
+        ends = dict(zip(self._interpreter.outputs, runtime.last_operators(self.path), strict=True))
+        self._ends = [_ENDS.get(ends[output], UNKNOWN) for output in self._outputs]
+        self._heads()  # a wrong word is told now
+
+    @property
+    def input_shapes(self) -> dict[str, tuple]:
+        """Name → shape, with None where any size will do."""
+        return {one.name: (None, *one.shape[1:]) for one in self._interpreter.inputs}
+
+    @property
+    def output_shapes(self) -> dict[str, tuple]:
+        """The same of the outputs."""
+        return {one.name: (None, *one.shape[1:]) for one in self._outputs}
+
+    @property
+    def input_dtypes(self) -> dict[str, str]:
+        """Name → "float32", "uint8", …"""
+        return {one.name: one.dtype for one in self._interpreter.inputs}
+
+    def _shown(self) -> list[Head]:
+        return self._ends
+
+    def _answer(self, x):
+        names = [one.name for one in self._interpreter.inputs]
+        given = (
+            list(x.values()) if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x]
+        )
+        if len(given) == len(names) == 1:
+            self.check_input(names[0], tuple(given[0].shape), self.input_shapes[names[0]])
+        if len(self._outputs) == 1:
+            return call_numpy(self._run, x, (None, *self._outputs[0].shape[1:]))
+        sizes = [math.prod(size or 0 for size in one.shape[1:]) for one in self._outputs]
+        if 0 in sizes:
+            raise ValueError(
+                f"{self.path} has several outputs, and one of open size: export it with fixed sizes."
+            )
+        # One array comes back from Python: the outputs side by side.
+        whole = call_numpy(self._run, x, (None, sum(sizes)))
+        parts = ops.split(whole, np.cumsum(sizes)[:-1].tolist(), axis=-1)
+        return {
+            one.name: ops.reshape(part, (-1, *one.shape[1:]))
+            for one, part in zip(self._outputs, parts, strict=True)
+        }
+
+    def _run(self, x) -> np.ndarray:
+        with self._lock:
+            answers = self._interpreter.run(x)
+        if len(self._outputs) == 1:
+            return np.asarray(answers, "float32")
+        rows = [np.asarray(answers[one.name], "float32") for one in self._outputs]
+        return np.concatenate([row.reshape(len(row), -1) for row in rows], axis=-1)
+
+    def _logits(self, output, activation: str, place: int):
+        scale = self._outputs[place].scale
+        if activation != "linear" and scale:
+            # A quantised 0 is any probability below half a step, and a 1 any above.
+            output = ops.clip(output, scale / 2, 1 - scale / 2)
+        return super()._logits(output, activation, place)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return {"num_threads": self.num_threads, **super().get_config()}
