@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_distill import activations
+from keras_distill.checks import example_of_inputs
 from keras_distill.network import Answer, select
 from keras_distill.teacher_files.fingerprint import fingerprint
 from keras_distill.teachers import Teacher
@@ -45,6 +46,21 @@ class FileTeacher(Teacher):
 
     def _shown(self) -> list[activations.Head]:
         """How each output ends, as far as the file shows it."""
+        raise NotImplementedError
+
+    @property
+    def input_shapes(self) -> dict[str, tuple]:
+        """Name → shape, with None where any size will do."""
+        raise NotImplementedError
+
+    @property
+    def input_dtypes(self) -> dict[str, str]:
+        """Name → "float32", "uint8", …"""
+        raise NotImplementedError
+
+    @property
+    def output_shapes(self) -> dict[str, tuple]:
+        """Name → shape of an output."""
         raise NotImplementedError
 
     def targets(self, x) -> Answer:
@@ -110,11 +126,11 @@ class FileTeacher(Teacher):
         if not same_rank or any(
             None not in (a, b) and a != b for a, b in zip(given[1:], taken[1:], strict=True)
         ):
-            taken, given = (_shown_shape(shape) for shape in (taken, given))
+            taken, given = (_open_batch(shape) for shape in (taken, given))
             raise ValueError(
                 f"The teacher {self.path} takes {taken} as its input '{name}', and the batch has the shape "
                 f"{given}: pass teachers.load(..., inputs=), a callable (for instance "
-                "keras.layers.Resizing) or a key into the batch."
+                f"inputs={example_of_inputs(given, taken)}) or a key into the batch."
             )
 
     def get_config(self) -> dict:
@@ -142,5 +158,5 @@ class FileTeacher(Teacher):
         return cls(**config)
 
 
-def _shown_shape(shape) -> tuple:
+def _open_batch(shape) -> tuple:
     return (None, *shape[1:]) if len(shape) else ()

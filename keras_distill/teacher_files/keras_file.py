@@ -149,6 +149,11 @@ class TFKerasTeacher(FileTeacher):
         return {one.name.split(":")[0]: tuple(one.shape) for one in self._model.inputs}
 
     @property
+    def input_dtypes(self) -> dict[str, str]:
+        """Name → "float32", "uint8", …"""
+        return {one.name.split(":")[0]: one.dtype.name for one in self._model.inputs}
+
+    @property
     def output_shapes(self) -> dict[str, tuple]:
         """The same of the outputs."""
         pairs = zip(self._model.output_names, self._model.outputs, strict=True)

@@ -77,6 +77,11 @@ class SavedModelTeacher(FileTeacher):
         return {name: _shape(spec) for name, spec in self._specs.items()}
 
     @property
+    def input_dtypes(self) -> dict[str, str]:
+        """Name → "float32", "uint8", …"""
+        return {name: spec.dtype.name for name, spec in self._specs.items()}
+
+    @property
     def output_shapes(self) -> dict[str, tuple]:
         """The same of the outputs."""
         return {name: _shape(spec) for name, spec in self._function.structured_outputs.items()}
