@@ -26,7 +26,8 @@ def loss_weights(weights, count: int) -> list[float]:
         return [1.0] * count
     if not isinstance(weights, list | tuple):
         raise ValueError(
-            f"distillation_loss_weights must be a list of {count} numbers, one for each loss, got {weights!r}."
+            f"distillation_loss_weights must be a list of numbers, one for each of the {count} losses, got "
+            f"{weights!r}."
         )
     if len(weights) != count:
         raise ValueError(

@@ -139,9 +139,13 @@ def _parameters(layer: type) -> dict[str, Any]:
 def _rename_layers_and_calls(config: dict) -> None:
     """Bring the graph of a functional model up to date, in place.
 
-    Names have no slash in Keras 3. And in Keras 2, a model that knows its input counts as called once before
-    its first call in another one; Keras 3 sees to that in the outputs of the other one, but not within it.
+    Names have no slash in Keras 3, and a list of one tensor is not that tensor. And in Keras 2, a model that
+    knows its input counts as called once before its first call in another one; Keras 3 sees to that in the
+    outputs of the other one, but not within it.
     """
+    for key in ("input_layers", "output_layers"):
+        if isinstance(config.get(key), list) and len(config[key]) == 1:
+            config[key] = config[key][0]
     for layer in config["layers"]:
         layer["config"]["name"] = _plain(layer["config"]["name"])
         if "inbound_nodes" not in layer:  # of a Sequential

@@ -61,7 +61,7 @@ def read_config(path: Path) -> tuple[dict, str]:
     import h5py
 
     if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is damaged, or no file that Keras wrote.")
+        raise ValueError(f"{path} is damaged, or no {path.suffix} file that Keras wrote.")
     try:
         with h5py.File(path) as file:
             written, version = (file.attrs.get(key) for key in ("model_config", "keras_version"))

@@ -45,10 +45,11 @@ def refuse_code(config: Any, file) -> None:
 
 
 def _has_code(config) -> bool:
-    """Whether Keras 2's Lambda brings one of its functions along, in place of naming it."""
+    """Whether a Lambda brings one of its functions along, in place of naming it."""
     parts = ("function", "output_shape", "mask")
     return isinstance(config.get("function"), list) or any(
-        config.get(f"{part}_type") == "lambda" for part in parts
+        config.get(f"{part}_type") == "lambda" or "__lambda__" in str(config.get(part))
+        for part in parts
     )
 
 
