@@ -6,7 +6,6 @@ It takes what the file takes: a float file its own floats (the normalisation tha
 applied), a uint8 file pixels 0..255 as integers, or floats that are then rounded to the file's steps.
 """
 
-import math
 import threading
 
 import keras
@@ -15,7 +14,7 @@ from keras import ops
 
 from keras_distill.activations import UNKNOWN, Head
 from keras_distill.teacher_files.base import FileTeacher
-from keras_distill.train_step import call_numpy
+from keras_distill.train_step import call_numpy_flat
 
 _ENDS: dict[str | None, Head] = {
     "SOFTMAX": Head("softmax"),
@@ -75,28 +74,18 @@ class TFLiteTeacher(FileTeacher):
         )
         if len(given) == len(names) == 1:
             self.check_input(names[0], tuple(given[0].shape), self.input_shapes[names[0]])
-        if len(self._outputs) == 1:
-            return call_numpy(self._run, x, (None, *self._outputs[0].shape[1:]))
-        sizes = [math.prod(size or 0 for size in one.shape[1:]) for one in self._outputs]
-        if 0 in sizes:
-            raise ValueError(
-                f"{self.path} has several outputs, and one of open size: export it with fixed sizes."
-            )
-        # One array comes back from Python: the outputs side by side.
-        whole = call_numpy(self._run, x, (None, sum(sizes)))
-        parts = ops.split(whole, np.cumsum(sizes)[:-1].tolist(), axis=-1)
-        return {
-            one.name: ops.reshape(part, (-1, *one.shape[1:]))
-            for one, part in zip(self._outputs, parts, strict=True)
-        }
 
-    def _run(self, x) -> np.ndarray:
-        with self._lock:
-            answers = self._interpreter.run(x)
-        if len(self._outputs) == 1:
-            return np.asarray(answers, "float32")
-        rows = [np.asarray(answers[one.name], "float32") for one in self._outputs]
-        return np.concatenate([row.reshape(len(row), -1) for row in rows], axis=-1)
+        def run(*arrays):
+            with self._lock:
+                answers = self._interpreter.run(keras.tree.pack_sequence_as(x, list(arrays)))
+            answers = answers if isinstance(answers, dict) else {self._outputs[0].name: answers}
+            return [np.asarray(answers[one.name], "float32") for one in self._outputs]
+
+        specs = [((None, *one.shape[1:]), "float32") for one in self._outputs]
+        answers = call_numpy_flat(run, keras.tree.flatten(x), specs)
+        if len(answers) == 1:
+            return answers[0]
+        return {one.name: answer for one, answer in zip(self._outputs, answers, strict=True)}
 
     def _logits(self, output, activation: str, place: int):
         scale = self._outputs[place].scale
