@@ -272,19 +272,21 @@ def _check(content: bytes, name: str) -> None:
 _UNCHANGED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
 
 
-def last_operators(file: Any) -> tuple[str | None, ...]:
-    """Which operator makes each output, in the file's order: "SOFTMAX", "FULLY_CONNECTED", …
+def makers(file: Any) -> tuple[tuple[str | None, float | None], ...]:
+    """For each output, in the file's order, the operator that makes it and the step of its numbers.
 
-    Operators that only change type or shape are looked through. None where an output is an input or a
-    constant, the operator has an activation of its own (a fused ReLU), or there is no schema to read it.
+    ("SOFTMAX", 1 / 256): a softmax of 256 steps, also where a float comes out in the end, as operators that
+    only change type or shape are looked through. The operator is None where an output is an input, where it
+    has an activation of its own (a fused ReLU), or where there is no schema to read it; no step means floats.
     """
     try:
         from tflite_export import flatbuffer
     except ImportError:
-        return (None,) * len(load(file).outputs)
+        return ((None, None),) * len(load(file).outputs)
     content, name = content_of(file)
     model = flatbuffer.read(content, name)
-    return tuple(flatbuffer.maker(model, int(i), _UNCHANGED) for i in model.subgraphs[0].outputs)
+    found = [flatbuffer.maker(model, int(i), _UNCHANGED) for i in model.subgraphs[0].outputs]
+    return tuple((one.name, one.step) for one in found)
 
 
 def interpreter_class(runtime: str) -> tuple[str, Any]:

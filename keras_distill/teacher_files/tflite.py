@@ -45,8 +45,9 @@ class TFLiteTeacher(FileTeacher):
         self._lock = threading.Lock()  # an interpreter holds one batch at a time
         # In the order of keras.tree, which sorts the names of several outputs.
         self._outputs = sorted(self._interpreter.outputs, key=lambda output: output.name)
-        ends = dict(zip(self._interpreter.outputs, runtime.last_operators(self.path), strict=True))
-        self._ends = [_ENDS.get(ends[output], UNKNOWN) for output in self._outputs]
+        made = dict(zip(self._interpreter.outputs, runtime.makers(self.path), strict=True))
+        self._ends = [_ENDS.get(made[output][0], UNKNOWN) for output in self._outputs]
+        self._steps = [made[output][1] for output in self._outputs]
         self._heads()  # a wrong word is told now
 
     @property
@@ -88,10 +89,10 @@ class TFLiteTeacher(FileTeacher):
         return {one.name: answer for one, answer in zip(self._outputs, answers, strict=True)}
 
     def _logits(self, output, activation: str, place: int):
-        scale = self._outputs[place].scale
-        if activation != "linear" and scale:
-            # A quantised 0 is any probability below half a step, and a 1 any above.
-            output = ops.clip(output, scale / 2, 1 - scale / 2)
+        step = self._steps[place]
+        if activation != "linear" and step:
+            # A quantised 0 is any probability below half a step; its logarithm is not −∞.
+            output = ops.clip(output, step / 2, 1 - step / 2)
         return super()._logits(output, activation, place)
 
     def get_config(self) -> dict:

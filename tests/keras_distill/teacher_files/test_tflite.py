@@ -62,13 +62,14 @@ def test_a_quantised_file_takes_pixels_or_real_numbers(kind, tmp_path):
     np.testing.assert_array_equal(stored.outputs, answer.outputs)
 
 
-def test_a_quantised_zero_is_half_a_step_not_nothing(tmp_path):
+@pytest.mark.parametrize("kind", ["int8", "float32"])
+def test_a_quantised_zero_is_half_a_step_not_nothing(kind, tmp_path):
     model = network("softmax")
     model.layers[-1].bias.assign([0.0, 0.0, 20.0])
     x, _ = pictures(64)
     te.export(
         model, tmp_path / "t.tflite", quantization="int8", representative_dataset=x,
-        inference_input_type="int8", inference_output_type="int8", normalization=(0, 255),
+        inference_input_type="int8", inference_output_type=kind, normalization=(0, 255),
     )  # fmt: skip
     answer = kd.teachers.load(tmp_path / "t.tflite").targets(tf.constant(x[:1]))
     assert np.min(answer.outputs) == 0
