@@ -20,8 +20,15 @@ def share(student_loss_weight) -> float:
 
 def loss_weights(weights, count: int) -> list[float]:
     """Return `weights` if they are `count` finite numbers of at least 0; ones for None."""
+    if count == 0:
+        raise ValueError("'distillation_losses' is empty: give one loss at least.")
     if weights is None:
         return [1.0] * count
+    if not isinstance(weights, list | tuple):
+        raise ValueError(
+            f"distillation_loss_weights must be a list of numbers, one for each of the {count} losses, got "
+            f"{weights!r}."
+        )
     if len(weights) != count:
         raise ValueError(
             f"Number of distillation_loss_weights ({len(weights)}) must match number of "
@@ -91,7 +98,7 @@ def same_inputs(teacher: keras.Model, student: keras.Model) -> None:
             raise ValueError(
                 f"Teacher and student input shapes are incompatible. Teacher: {first.shape}, Student: "
                 f"{second.shape}. Pass teacher_inputs= or student_inputs=, a callable (for instance "
-                "keras.layers.Resizing) or a key into the batch."
+                f"teacher_inputs={example_of_inputs(second.shape, first.shape)}) or a key into the batch."
             )
         kinds = {keras.backend.is_float_dtype(tensor.dtype) for tensor in (first, second)}
         if first.dtype != second.dtype and kinds != {True}:
@@ -99,6 +106,16 @@ def same_inputs(teacher: keras.Model, student: keras.Model) -> None:
                 f"Teacher and student input dtypes must match. Teacher: {first.dtype}, Student: "
                 f"{second.dtype}. Pass teacher_inputs= or student_inputs= to convert."
             )
+
+
+def example_of_inputs(given, taken) -> str:
+    """What makes a batch of the shape `taken` out of one of the shape `given`, for sentences."""
+    if len(given) == len(taken) == 4 and None not in taken[1:3]:
+        if given[-1] == taken[-1]:
+            return f"keras.layers.Resizing({taken[1]}, {taken[2]})"
+        if (given[-1], taken[-1]) == (3, 1) and given[1:3] == taken[1:3]:
+            return "keras.ops.image.rgb_to_grayscale"
+    return "keras.layers.Resizing"
 
 
 def same_outputs(teacher: keras.Model, student: keras.Model) -> None:

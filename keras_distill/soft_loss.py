@@ -38,6 +38,7 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_los
     logits = isinstance(loss, LogitLoss)
     teacher = _read(loss, "teacher", targets, logits)
     student = _read(loss, "student", answer, logits)
+    loss.validate_outputs(teacher, student)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
     if logits:
@@ -58,7 +59,6 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_los
             "reach it; the losses of keras_distill.losses take them.",
             stacklevel=2,
         )
-    loss.validate_outputs(teacher, student)
     result = loss.compute_loss(teacher, student, **arguments)
     if len(getattr(result, "shape", ())) > 0:
         raise ValueError(

@@ -4,8 +4,10 @@ A `keras.Model` is a teacher as it is. Anything else that can answer a batch bec
 
     kd.Distiller(teacher=resnet, ...)                                   # a Keras model
     kd.Distiller(teacher=kd.teachers.CallableTeacher(ask_service), ...)  # any function of NumPy arrays
+    kd.Distiller(teacher=kd.teachers.load("old.h5"), ...)               # a file, see `teacher_files`
 """
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,14 @@ from keras_distill.network import Answer, Network, select
 from keras_distill.taps import all_layers, find_layer, layer_paths
 from keras_distill.train_step import call_numpy
 
+_FROM_FILES = ("FileTeacher", "SavedModelTeacher", "TFKerasTeacher", "TFLiteTeacher", "load")
 _WEIGHTS, _INPUTS = "teacher.weights.h5", "teacher_inputs.weights.h5"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_FILES:  # they are Teachers, so they import this module
+        return getattr(importlib.import_module("keras_distill.teacher_files"), name)
+    raise AttributeError(f"module 'keras_distill.teachers' has no attribute '{name}'")
 
 
 class Teacher:
@@ -288,5 +297,5 @@ def as_teacher(teacher: Any, inputs=None, activation="auto", layer_names=()) -> 
         return teacher
     raise ValueError(
         f"Teacher must be a keras.Model or one of keras_distill.teachers, got {type(teacher)}. "
-        "Load a file with keras.models.load_model; wrap a function with teachers.CallableTeacher."
+        "Load a file with teachers.load; wrap a function with teachers.CallableTeacher."
     )

@@ -46,3 +46,32 @@ def test_fit_and_export_run(tmp_path, monkeypatch):
     assert names["exported"].labels == ("cat", "dog")
     assert type(keras.models.load_model("student.keras")).__name__ == "Functional"
     assert Path("student.tflite").stat().st_size == names["exported"].size_bytes
+
+
+def test_teachers_out_of_files_run(tmp_path, monkeypatch):
+    import tf_keras
+
+    import keras_distill as kd
+    import tflite_export as te
+
+    monkeypatch.chdir(tmp_path)
+
+    def network(library):
+        x = inputs = library.Input((8, 8, 3))
+        for layer in (library.layers.DepthwiseConv2D(3), library.layers.Flatten()):
+            x = layer(x)
+        return library.Model(inputs, library.layers.Dense(3, activation="softmax")(x))
+
+    network(tf_keras).save("person_detector.h5")
+    network(keras).export("serving/resnet/1", verbose=False)
+    te.export(network(keras), "mobilenet_quant.tflite", quantization="dynamic_int8")
+    (teachers,) = (block for block in blocks("python") if "kd.teachers.load" in block)
+    names = {"kd": kd, "student": network(keras)}
+    *loads, distils = teachers.rstrip().split("\n")
+    for load in loads:
+        exec(load, names)
+        exec(distils, names)
+        names["distiller"].compile("sgd", "sparse_categorical_crossentropy")
+        history = names["distiller"].fit(np.ones((4, 8, 8, 3)), np.zeros(4), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+    assert len(loads) == 3

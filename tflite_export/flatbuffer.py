@@ -281,6 +281,38 @@ def operators(model: Any) -> Iterator[Operator]:
             yield Operator(name, types(operator.inputs), types(operator.outputs))
 
 
+@dataclass(frozen=True)
+class Maker:
+    """What made an output: an operator's name, and the step in which its result is stored (None: floats)."""
+
+    name: str | None = None
+    step: float | None = None
+
+
+def maker(model: Any, tensor: int, through: Sequence[str] = ()) -> Maker:
+    """Who makes a tensor of the main graph; nobody where it is an input, or the operator has an activation.
+
+    Args:
+        tensor: its number.
+        through: operators that are looked through, to what they read, where the last axis stays.
+    """
+    graph = model.subgraphs[0]
+    names = [operator.name for operator in operators(model)][: len(graph.operators or [])]
+    for operator, name in zip(graph.operators or [], names, strict=True):
+        if tensor not in [int(i) for i in operator.outputs]:
+            continue
+        if name in through:
+            before = int(operator.inputs[0])
+            classes = [shape_of(graph.tensors[one])[-1:] for one in (before, tensor)]
+            return maker(model, before, through) if classes[0] == classes[1] else Maker()
+        fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+        quantization = graph.tensors[tensor].quantization
+        scale = None if quantization is None else quantization.scale
+        step = float(scale[0]) if scale is not None and len(scale) == 1 else None
+        return Maker(None if fused else name, step)
+    return Maker()
+
+
 def shape_of(tensor: Any) -> tuple[int | None, ...]:
     """The tensor's shape; None where the size may change."""
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature

@@ -269,6 +269,26 @@ def _check(content: bytes, name: str) -> None:
         flatbuffer.read(content, name)
 
 
+_UNCHANGED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
+
+
+def makers(file: Any) -> tuple[tuple[str | None, float | None], ...]:
+    """For each output, in the file's order, the operator that makes it and the step of its numbers.
+
+    ("SOFTMAX", 1 / 256): a softmax of 256 steps, also where a float comes out in the end, as operators that
+    only change type or shape are looked through. The operator is None where an output is an input, where it
+    has an activation of its own (a fused ReLU), or where there is no schema to read it; no step means floats.
+    """
+    try:
+        from tflite_export import flatbuffer
+    except ImportError:
+        return ((None, None),) * len(load(file).outputs)
+    content, name = content_of(file)
+    model = flatbuffer.read(content, name)
+    found = [flatbuffer.maker(model, int(i), _UNCHANGED) for i in model.subgraphs[0].outputs]
+    return tuple((one.name, one.step) for one in found)
+
+
 def interpreter_class(runtime: str) -> tuple[str, Any]:
     if runtime != "auto" and runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime!r}: it is one of {['auto', *RUNTIMES]}.")

@@ -7,6 +7,7 @@ write_student(pupil, folder, names, train, validation, quantization="int8")
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,10 +27,14 @@ class Classifier:
 
     def inputs(self, pixels):
         """Pixels 0..255 of any size, as this model takes them."""
-        if tuple(pixels.shape[1:3]) != self.image_size:
-            pixels = keras.ops.image.resize(pixels, self.image_size, antialias=True)
         mean, std = (np.asarray(value, "float32") for value in self.normalization)
-        return (pixels - mean) / std
+        return (self.resized(pixels) - mean) / std
+
+    def resized(self, pixels):
+        """Pixels of any size, at this model's."""
+        if tuple(pixels.shape[1:3]) == self.image_size:
+            return pixels
+        return keras.ops.image.resize(pixels, self.image_size, antialias=True)
 
     def prepared(self, dataset):
         """A data set of pixels, as one of this model's inputs."""
@@ -41,6 +46,15 @@ class Classifier:
         inputs = dataset.map(lambda pixels, labels: self.inputs(pixels))
         answers = np.argmax(self.model.predict(inputs, verbose=0), axis=-1)
         return float(np.mean(answers == labels))
+
+    def as_teacher(self) -> dict[str, Any]:
+        """What to give to a `Distiller` of pixels."""
+        return {"teacher": self.model, "teacher_inputs": self.inputs}
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers were learned, where that is known."""
+        return self.model.count_params()
 
 
 def write_student(

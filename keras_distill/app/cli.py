@@ -117,8 +117,9 @@ def distill(
     teacher: Annotated[
         str,
         typer.Option(
-            help="A .keras classifier of these classes (used as it is), another .keras network, or a "
-            "name of keras.applications (both are fine-tuned on PHOTOS first)."
+            help="A classifier of these classes (.keras, .h5, .tflite or a SavedModel folder; used as it "
+            "is), another .keras or .h5 network, or a name of keras.applications (both are fine-tuned on "
+            "PHOTOS first)."
         ),
     ],
     student: Annotated[
@@ -182,13 +183,15 @@ def distill(
     ] = 10,
     teacher_image_size: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Of a teacher that is fine-tuned (its own, or less for small photos)."),
+        typer.Option(
+            help="Of a teacher that is fine-tuned (its own, or less for small photos), or takes any size."
+        ),
     ] = None,
     teacher_normalization: Annotated[
         Optional[tuple[str, str]],  # noqa: UP045
         typer.Option(
             metavar="MEAN STD",
-            help="A .keras teacher takes (pixel − mean) / std: what its file says, else 127.5 127.5. "
+            help="A teacher's file takes (pixel − mean) / std: what it says, else 127.5 127.5. "
             "For each channel: 123.7,116.3,103.5 58.4,57.1,57.4.",
         ),
     ] = None,

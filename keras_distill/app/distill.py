@@ -50,8 +50,9 @@ def run(
         photos: a folder with one sub-folder for each class, see `data.list_folder`.
         output: folder for `student.keras`, `student.tflite`, `labels.txt`, `summary.json`,
             `history.csv`, and `teacher.keras` where the teacher was fine-tuned.
-        teacher: a `.keras` classifier of these classes, which is used as it is; or a `.keras` file
-            with other classes or none, or a name of keras.applications, which is fine-tuned first.
+        teacher: a `.keras` or `.h5` classifier of these classes, which is used as it is; or such a file
+            with other classes or none, or a name of keras.applications, which is fine-tuned first; or a
+            SavedModel folder or `.tflite` file of these classes.
         student: a name of `students`, or a `.keras` file.
         width: channels of a student by name, 1.0 when None.
         image_size: height and width of the student's input; 96 (32 for resnet8) when None, or what
@@ -64,10 +65,10 @@ def run(
         student_weights: "imagenet" or a file for a student by name, see `students.build`.
         teacher_weights: a file for a teacher by name, where ImageNet weights cannot be downloaded.
         teacher_epochs: of the fine-tuning.
-        teacher_image_size: of a teacher that is fine-tuned; when None its own, but no more than the
-            photos have (rounded up to 32).
-        teacher_normalization: (mean, std) of a `.keras` teacher; what the file's card says when None,
-            else (127.5, 127.5).
+        teacher_image_size: of a teacher that is fine-tuned, or that takes photos of any size; when None
+            its own, but no more than the photos have (rounded up to 32).
+        teacher_normalization: (mean, std) of a teacher out of a file; what the file says when None, else
+            (127.5, 127.5); a file that takes uint8 or int8 gets the pixels as they are.
 
     Raises:
         ValueError: photos, teacher or student that cannot be used, see the message.
@@ -152,8 +153,8 @@ def run(
     summary = {
         "teacher": {
             "accuracy": teacher_accuracy,
-            "parameters": master.model.count_params(),
-            "size_bytes": teacher_file.stat().st_size,
+            "parameters": master.parameters,
+            "size_bytes": networks.size_of(teacher_file),
         },
         **write_student(
             pupil, folder, listing.class_names, train, validation[pupil.image_size], quantization
@@ -213,11 +214,10 @@ def _distil(
     student_loss_weight: float,
 ) -> dict:
     distiller = kd.Distiller(
-        teacher=master.model,
+        **master.as_teacher(),
         student=pupil.model,
         distillation_losses=soft_targets,
         student_loss_weight=student_loss_weight,
-        teacher_inputs=master.inputs,
         student_inputs=pupil.inputs,
     )
     steps = epochs * len(train)

@@ -11,9 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_distill import card, data, students
+from keras_distill import card, data, students, teachers
 from keras_distill.app import finetune
 from keras_distill.app.classifier import Classifier
+from keras_distill.app.file_classifier import file_classifier, photo_size, same_classes
 
 
 def card_of(network: Classifier, listing: data.Listing) -> card.Card:
@@ -33,6 +34,12 @@ def keep(folder: Path, *files) -> None:
             raise ValueError(
                 f"{file} would be written over by this run: choose another output folder."
             )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def student_network(student, listing, width, image_size, weights) -> Classifier:
@@ -61,11 +68,14 @@ def teacher_network(
 ) -> tuple[Classifier, bool]:
     """The teacher, and whether it is ready as it is."""
     classes = len(listing.class_names)
-    if str(teacher).endswith(".keras"):
+    if _is_file(teacher):
         if weights is not None:
             raise ValueError(f"{teacher} has weights: teacher_weights is for teachers by name.")
-        network = _load(teacher, listing, normalization, "teacher")
-        if network.model.output_shape == (None, classes):
+        network = _load(teacher, listing, normalization, "teacher", image_size)
+        if not isinstance(network.model, keras.Model) or network.model.output_shape == (
+            None,
+            classes,
+        ):
             if image_size not in (None, network.image_size[0]):
                 raise ValueError(
                     f"{teacher} is used as it is, on photos of {network.image_size}: leave "
@@ -80,6 +90,11 @@ def teacher_network(
         body, normalization = finetune.application(str(teacher), weights or "imagenet", side)
     model = finetune.with_new_head(body, classes)
     return Classifier(model, normalization, tuple(model.input_shape[1:3])), False
+
+
+def _is_file(network) -> bool:
+    """Whether it is no name of keras.applications."""
+    return Path(network).suffix in (".keras", ".h5", ".hdf5", ".tflite") or Path(network).exists()
 
 
 def _photo_side(listing: data.Listing) -> int:
@@ -97,28 +112,22 @@ def _photo_side(listing: data.Listing) -> int:
     return max(32, -(-int(np.median(sides)) // 32) * 32)
 
 
-def _load(file, listing: data.Listing, normalization, role: str) -> Classifier:
-    if not Path(file).is_file():
+def _load(
+    file, listing: data.Listing, normalization, role: str, image_size: int | None = None
+) -> Classifier:
+    if not Path(file).exists():
         raise ValueError(f"There is no {role} file {file}.")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"{file} is damaged, or no .keras file.")
-    try:
-        model = keras.models.load_model(file, compile=False)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{file} is damaged, or no .keras file that Keras wrote.") from error
+    model = teachers.load(file)
+    if not isinstance(model, keras.Model):
+        return file_classifier(model, listing.class_names, normalization, image_size)
     shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] != 3:
-        raise ValueError(
-            f"{file} takes inputs of shape {shape}, and photos are (height, width, 3) of a known size."
-        )
-    said = card.read_card(file) or card.Card()
-    classes = len(listing.class_names)
-    names = said.class_names
-    if names and len(names) == classes and names != listing.class_names:
-        raise ValueError(
-            f"{file} knows the classes {', '.join(names)}, and the folders are "
-            f"{', '.join(listing.class_names)}."
-        )
-    return Classifier(
-        model, normalization or said.normalization or students.NORMALIZATION, tuple(shape[1:3])
-    )
+    if not isinstance(shape, tuple):
+        raise ValueError(f"{file} takes {len(shape)} inputs, and a {role} of photos has one.")
+    if role == "student" and None in shape[1:]:
+        raise ValueError(f"{file} takes inputs of shape {shape}, and a student's size is fixed.")
+    size = photo_size(file, shape, image_size)
+    said = card.read_card(file) if zipfile.is_zipfile(file) else None
+    said = said or card.Card()
+    if model.output_shape == (None, len(listing.class_names)):
+        same_classes(file, said.class_names, listing.class_names)
+    return Classifier(model, normalization or said.normalization or students.NORMALIZATION, size)

@@ -69,7 +69,9 @@ def call_numpy_flat(function, inputs, specs):
             _raised.append(error)
             raise
 
-    answers = tf.numpy_function(remembering, inputs, [tf.as_dtype(dtype) for _, dtype in specs])
+    dtypes = [tf.as_dtype(dtype) for _, dtype in specs]
+    # Outside of a graph, one answer comes back without its list.
+    answers = tf.nest.flatten(tf.numpy_function(remembering, inputs, dtypes))
     for answer, (shape, _) in zip(answers, specs, strict=True):
         answer.set_shape(shape)
     return answers

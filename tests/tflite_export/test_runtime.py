@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 import tflite_export as te
-from tflite_export.runtime import load
+from tflite_export.runtime import load, makers
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,22 @@ def test_a_damaged_file_is_named(tmp_path, files):
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match=r"half\.tflite is not a TFLite file"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("activation", "quantization", "expected"),
+    [
+        ("softmax", None, ("SOFTMAX", None)),
+        ("softmax", "int8", ("SOFTMAX", 1 / 256)),
+        ("sigmoid", "int8", ("LOGISTIC", 1 / 256)),
+        ("linear", None, ("FULLY_CONNECTED", None)),
+        ("relu", None, (None, None)),
+    ],
+)
+def test_who_makes_an_output_and_in_which_steps(activation, quantization, expected, tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation=activation)(inputs))
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    te.export(model, tmp_path / "m.tflite", quantization=quantization, representative_dataset=x)
+    assert te.load(tmp_path / "m.tflite").outputs[0].dtype == "float32"
+    assert makers(tmp_path / "m.tflite") == (expected,)
