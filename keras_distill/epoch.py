@@ -69,16 +69,6 @@ class Shuffled:
         self.dataset = batches.apply(length).prefetch(tf.data.AUTOTUNE)
 
 
-def are_arrays(data) -> bool:
-    """Whether `data` is a nested structure of arrays or tensors of one length (no data set, no frame)."""
-    import numpy as np
-    import tensorflow as tf
-
-    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
-    arrays = all(isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) for leaf in leaves)
-    return arrays and len({len(leaf) for leaf in leaves}) == 1  # Keras refuses several lengths
-
-
 def _tuples(structure):
     """`structure` with tuples for lists, which tf.data would take for tensors."""
     if isinstance(structure, dict):

@@ -141,7 +141,7 @@ class ModelTeacher(Teacher):
         self._frozen = None
         try:
             self._frozen = FrozenNetwork(self.network, self.network.select(x))
-        except (ImportError, ValueError):
+        except Exception:  # converters have many ways to refuse
             self._freezable = False
             if insist:
                 raise

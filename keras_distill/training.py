@@ -10,13 +10,12 @@
 
 import dataclasses
 import math
-import types
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_distill import epoch, train_step
+from keras_distill import epoch, fit_data, train_step
 from keras_distill.network import Answer
 
 _SEEDS = "seeds"
@@ -100,17 +99,19 @@ class DistillationModel(keras.Model):
         Returns: a `keras.callbacks.History`.
         """
         added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _BeforeEpoch()]
-        arrays = epoch.are_arrays((x, y, sample_weight))
+        arrays = fit_data.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
+            (x, y, sample_weight), validation_data = fit_data.split(
+                (x, y, sample_weight), validation_split
+            )
         elif validation_split and validation_data is None:
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
-        steps = _steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
+        steps = fit_data.steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
         if self.wants_batch(steps):
             if steps is None and not self.wants_real_batch():
-                batch, x = _shaped_batch(x), x
+                batch, x = fit_data.shaped_batch(x), x
             else:
-                batch, x = _first_batch(x, batch_size)
+                batch, x = fit_data.first_batch(x, batch_size)
             if batch is not None:
                 self.prepare(batch, steps)
         if initial_epoch == 0:
@@ -232,76 +233,3 @@ class _SetSeed(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         state = keras.ops.convert_to_numpy(self._distiller._order_seed.state)
         self._variable.assign(int(state[0]) * 1_000_003 + int(state[1]))
-
-
-def _split(arrays, share: float):
-    """The last `share` of the examples for validation, as `keras.Model.fit` takes them."""
-    count = len(next(leaf for leaf in keras.tree.flatten(arrays) if leaf is not None))
-    at = math.floor(count * (1.0 - share))
-    if not 0 < at < count:
-        raise ValueError(
-            f"validation_split={share} of {count} examples leaves none for training or validation."
-        )
-
-    def take(rows):
-        return keras.tree.map_structure(lambda a: None if a is None else a[rows], arrays)
-
-    return take(slice(0, at)), take(slice(at, None))
-
-
-def _steps(x, batch_size, steps_per_epoch, epochs: int) -> int | None:
-    """How many steps a training takes, None where nobody knows."""
-    if steps_per_epoch is not None:
-        return epochs * steps_per_epoch
-    if epoch.are_arrays(x):
-        return epochs * math.ceil(len(keras.tree.flatten(x)[0]) / (batch_size or 32))
-    try:
-        return epochs * len(x)
-    except TypeError:
-        return None
-
-
-def _first_batch(x, batch_size):
-    """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
-    import tensorflow as tf
-
-    if epoch.are_arrays(x):
-        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x), x
-    if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x.take(1)), None)
-    elif isinstance(x, keras.utils.PyDataset):
-        batch = x[0]
-    elif isinstance(x, types.GeneratorType):
-        batch = next(x, None)
-        x = _again(batch, x)
-    else:
-        batch = None
-    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
-
-
-def _shaped_batch(x):
-    """A batch as a data set that may be read once only would give it; None where its shapes are open."""
-    import tensorflow as tf
-
-    if not isinstance(x, tf.data.Dataset):
-        return None
-    rng = np.random.default_rng(0)
-
-    def made_up(spec):
-        if spec.shape.rank is None or None in spec.shape[1:] or not spec.dtype.is_numeric:
-            raise TypeError(f"{spec} is open")
-        shape = (spec.shape[0] or 32, *spec.shape[1:])
-        low = -1 if spec.dtype.is_floating else 0
-        return tf.cast(rng.uniform(low, 2 + low, shape), spec.dtype)
-
-    inputs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
-    try:
-        return tf.nest.map_structure(made_up, inputs)
-    except (TypeError, AttributeError):  # ragged and sparse tensors have other specs
-        return None
-
-
-def _again(first, rest):
-    if first is not None:
-        yield first
-    yield from rest

@@ -1,0 +1,94 @@
+"""What `fit` is given: arrays, data sets, generators, and what can be known of them before the first step.
+
+steps(x, batch_size=32, steps_per_epoch=None, epochs=30)     # None where nobody knows
+batch, x = first_batch(x, batch_size=32)                     # the data still have it
+"""
+
+import math
+import types
+
+import keras
+import numpy as np
+
+
+def are_arrays(data) -> bool:
+    """Whether `data` is a nested structure of arrays or tensors of one length (no data set, no frame)."""
+    import numpy as np
+    import tensorflow as tf
+
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    arrays = all(isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) for leaf in leaves)
+    return arrays and len({len(leaf) for leaf in leaves}) == 1  # Keras refuses several lengths
+
+
+def split(arrays, share: float):
+    """The last `share` of the examples for validation, as `keras.Model.fit` takes them."""
+    count = len(next(leaf for leaf in keras.tree.flatten(arrays) if leaf is not None))
+    at = math.floor(count * (1.0 - share))
+    if not 0 < at < count:
+        raise ValueError(
+            f"validation_split={share} of {count} examples leaves none for training or validation."
+        )
+
+    def take(rows):
+        return keras.tree.map_structure(lambda a: None if a is None else a[rows], arrays)
+
+    return take(slice(0, at)), take(slice(at, None))
+
+
+def steps(x, batch_size, steps_per_epoch, epochs: int) -> int | None:
+    """How many steps a training takes, None where nobody knows."""
+    if steps_per_epoch is not None:
+        return epochs * steps_per_epoch
+    if are_arrays(x):
+        return epochs * math.ceil(len(keras.tree.flatten(x)[0]) / (batch_size or 32))
+    try:
+        return epochs * len(x)
+    except TypeError:
+        return None
+
+
+def first_batch(x, batch_size):
+    """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
+    import tensorflow as tf
+
+    if are_arrays(x):
+        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x), x
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x.take(1)), None)
+    elif isinstance(x, keras.utils.PyDataset):
+        batch = x[0]
+    elif isinstance(x, types.GeneratorType):
+        batch = next(x, None)
+        x = _again(batch, x)
+    else:
+        batch = None
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
+
+
+def shaped_batch(x):
+    """A batch as a data set that may be read once only would give it; None where its shapes are open."""
+    import tensorflow as tf
+
+    if not isinstance(x, tf.data.Dataset):
+        return None
+    rng = np.random.default_rng(0)
+
+    def made_up(spec):
+        if spec.shape.rank is None or None in spec.shape[1:] or not spec.dtype.is_numeric:
+            raise TypeError(f"{spec} is open")
+        shape = (spec.shape[0] or 32, *spec.shape[1:])
+        low = -1 if spec.dtype.is_floating else 0
+        return tf.cast(rng.uniform(low, 2 + low, shape), spec.dtype)
+
+    inputs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    try:
+        return tf.nest.map_structure(made_up, inputs)
+    except (TypeError, AttributeError):  # ragged and sparse tensors have other specs
+        return None
+
+
+def _again(first, rest):
+    if first is not None:
+        yield first
+    yield from rest
