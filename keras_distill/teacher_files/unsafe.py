@@ -98,6 +98,8 @@ def refuse_unknown(config: Any, file, custom_objects: dict | None) -> None:
 
 
 def _of_keras(module: str, kind: str) -> bool:
+    if module.startswith("tensorflow.python.ops.init_ops"):  # TensorFlow's own initializers
+        return kind != "function"
     package, _, rest = module.partition(".")
     part = rest.partition(".")[0]
     if package not in _PACKAGES or (part == "src" and kind == "function"):

@@ -19,11 +19,11 @@ def plain(*stack, shape):
 
 
 def depthwise():
-    """`groups` of a DepthwiseConv2D, `kernel_initializer` of a SeparableConv2D, `axis` as a list."""
+    """`groups` of a DepthwiseConv2D, initializers of TensorFlow's, `axis` as a list."""
     return plain(
         layers.DepthwiseConv2D(3),
         layers.BatchNormalization(),
-        layers.SeparableConv2D(4, 3),
+        layers.SeparableConv2D(4, 3, bias_initializer=tf.constant_initializer(0.1)),
         layers.Conv2DTranspose(2, 2),
         layers.LeakyReLU(0.1),
         layers.SpatialDropout2D(0.2),
