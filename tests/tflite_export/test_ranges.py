@@ -34,11 +34,12 @@ def check(examples, normalization=None, recorded=None):
         ((0, 255), HALF, r"spans 0\.\.255 .* -1\.\.1: are these raw pixels"),
         ((0, 255), UNIT, r"spans 0\.\.255 .* 0\.\.1: are these raw pixels"),
         ((-1, 1), UNIT, r"spans -1\.\.1 .* 0\.\.1: these were normalised in another way"),
-        ((-1, 1), RAW, r"spans -1\.\.1 .* 0\.\.255: these were normalised"),
+        ((-1, 1), RAW, r"spans -1\.\.1 .* 0\.\.255: these look like pixels scaled to -1\.\.1"),
         ((0, 1), HALF, r"spans 0\.\.1 .* -1\.\.1: these look like pixels scaled to 0\.\.1"),
         ((0.04, 0.97), HALF, r"spans 0\.04\.\.0\.97 .* -1\.\.1: these look like .* 0\.\.1"),
         ((0, 1), RAW, r"spans 0\.\.1 .* 0\.\.255: these look like pixels scaled to 0\.\.1"),
         ((0, 1), IMAGENET, r"spans 0\.\.1 .* -2\.118\.\.2\.639: these look like .* 0\.\.1"),
+        ((-3, 255), RAW, r"spans -3\.\.255 .* 0\.\.255: these were normalised in another way"),
         ((-1, 1), IMAGENET, r"spans -1\.\.1 .* -2\.118\.\.2\.639: these look like .* -1\.\.1"),
     ],
 )
