@@ -62,7 +62,7 @@ class Listing:
         if not self.unreadable:
             return ""
         readable = len(self.train_files) + len(self.validation_files)
-        return f"{_cannot_be_read(self.unreadable, readable)}. The training goes on without them."
+        return f"{_cannot_be_read(self.unreadable, readable)}. The training goes without them."
 
 
 def list_folder(
@@ -101,7 +101,7 @@ def list_folder(
             if odd := sorted(set(held_out) ^ set(classes)):
                 raise ValueError(
                     f"{train_root} and {validation_root} hold different classes: "
-                    f"{', '.join(odd)} is in one of them only."
+                    f"{', '.join(odd)} {'are' if len(odd) > 1 else 'is'} in one of them only."
                 )
 
     unreadable = _unreadable([*_all(classes), *_all(held_out)])
@@ -217,7 +217,7 @@ def _what_else(folder: Path) -> str:
     """What a folder without photos in classes does hold, as a sentence."""
     loose = sum(f.suffix.lower() in PHOTO_SUFFIXES for f in folder.iterdir() if f.is_file())
     if loose:
-        return f" It holds {loose} photos itself: move each into the sub-folder of its class."
+        return f" It holds photos itself ({loose}): move each into the sub-folder of its class."
     suffixes = collections.Counter(f.suffix.lower() or f.name for f in visible_files(folder))
     if not suffixes:
         return ""

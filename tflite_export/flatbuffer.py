@@ -29,7 +29,9 @@ def read(content: bytes, name: str = "this file") -> Any:
     Raises:
         ValueError: the file is no TFLite file, is cut off, or points outside itself.
     """
-    if len(content) < 16 or content[4:8] != b"TFL3":
+    if len(content) < 16:
+        raise ValueError(f"{name} is not a TFLite file, or cut off: it has {len(content)} bytes.")
+    if content[4:8] != b"TFL3":
         raise ValueError(
             f"{name} is not a TFLite file: its bytes 4 to 8 should be b'TFL3' and are "
             f"{bytes(content[4:8])!r} ({len(content)} bytes in all)."
