@@ -155,15 +155,22 @@ def _split(
 
 
 def _unreadable(files: Sequence[Path]) -> list[Unreadable]:
-    def check(file: Path) -> Unreadable | None:
-        try:
-            read_photo(file, (1, 1))  # of a JPEG all is parsed, and an eighth of it made to pixels
-        except UnreadablePhoto as error:
-            return Unreadable(file, error.reason)
-        return None
+    def check(some: Sequence[Path]) -> list[Unreadable]:
+        found = []
+        for file in some:
+            try:
+                read_photo(
+                    file, (1, 1)
+                )  # a JPEG is parsed to its end, an eighth of it made to pixels
+            except UnreadablePhoto as error:
+                found.append(Unreadable(file, error.reason))
+            except FileNotFoundError:
+                found.append(Unreadable(file, "it is a link to nothing"))
+        return found
 
+    parts = [files[start : start + 64] for start in range(0, len(files), 64)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        return [one for one in pool.map(check, files) if one is not None]
+        return [one for found in pool.map(check, parts) for one in found]
 
 
 def _readable(

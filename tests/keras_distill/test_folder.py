@@ -72,6 +72,11 @@ def test_strict_refuses_them(folder):
         data.image_folder(folder, 4, strict=True)
 
 
+def test_a_link_to_nothing_is_no_photo(folder):
+    (folder / "bee" / "x.jpg").symlink_to(folder / "nowhere.jpg")
+    assert "x.jpg: it is a link to nothing" in data.list_folder(folder).skipped
+
+
 def test_of_many_that_cannot_be_read_the_first_are_named(folder):
     for i in range(8):
         (folder / "bee" / f"x{i}.jpg").write_bytes(b"")
