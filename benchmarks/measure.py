@@ -21,7 +21,10 @@ PACKAGES = ("keras-distill", "keras", "tensorflow", "ai-edge-litert", "numpy", "
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], rounds: int, unmeasured: int = 1
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    unmeasured: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds that each way took in each round.
 
@@ -31,13 +34,14 @@ def alternate(
 
     Args:
         unmeasured: rounds before, in which functions are traced and files come into memory.
+        clock: `time.process_time` counts the work of all cores, whatever else the machine does.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(unmeasured + rounds):
         for name in list(ways) if turn % 2 == 0 else reversed(ways):
-            start = time.perf_counter()
+            start = clock()
             ways[name]()
-            taken = time.perf_counter() - start
+            taken = clock() - start
             if turn >= unmeasured:
                 seconds[name].append(taken)
     return seconds

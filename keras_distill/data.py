@@ -16,9 +16,10 @@ Pixels come out as float32 in 0..255, labels as int32.
 import dataclasses
 import math
 import os
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -31,23 +32,29 @@ from keras_distill.augmentation import (
     order_of_epoch,
     uniform_numbers,
 )
+from keras_distill.digits import Digits, digits
+from keras_distill.folder import Listing, Unreadable, list_folder
+from tflite_export.photo import PHOTO_SUFFIXES, UnreadablePhoto, read_photo
 
 __all__ = [
+    "PHOTO_SUFFIXES",
     "Augmentation",
     "CropAndFlip",
     "Digits",
     "ImageFolder",
     "Light",
     "Listing",
+    "Unreadable",
+    "UnreadablePhoto",
     "arrays",
     "digits",
     "image_folder",
     "list_folder",
     "photos",
     "read_photo",
+    "stopped_by",
 ]
 
-PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 CACHE_BYTES = 2**30
 
 # Pipelines
@@ -125,35 +132,6 @@ def arrays(
     )
 
 
-def read_photo(path: str | os.PathLike, image_size: tuple[int, int], channels: int = 3):
-    """Read one photo as uint8 (height, width, channels), stretched to `image_size`.
-
-    Upright as its EXIF says; greyscale, palette, CMYK and 16-bit files in the wanted channels;
-    transparency over white; of an animation the first frame.
-    """
-    from PIL import Image, ImageOps
-
-    height, width = image_size
-    try:
-        with Image.open(path) as file:
-            # Lets libjpeg decode a large photo at a half, a quarter or an eighth of its size.
-            file.draft("RGB", (2 * max(width, height),) * 2)
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):
-                sixteen_bits = np.asarray(image).astype(np.uint32)
-                image = Image.fromarray((sixteen_bits >> 8).clip(0, 255).astype(np.uint8))
-            if "A" in image.mode or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Cannot read {path} as a photo: {error}") from error
-    return np.asarray(image).reshape(height, width, channels)
-
-
 def photos(
     files: Sequence[str | os.PathLike],
     labels,
@@ -168,6 +146,11 @@ def photos(
 
     The photos are decoded and resized here, once, and held as uint8 where that takes no more than
     `cache_bytes`; else they are decoded anew in every epoch, several batches at a time.
+
+    Raises:
+        UnreadablePhoto: a ValueError; with the file's name. Where photos are decoded anew, the
+            training stops with a `tf.errors.InvalidArgumentError` that holds this sentence, and
+            `stopped_by` finds it.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     size, shape = (height, width), (height, width, 3)
@@ -187,13 +170,15 @@ def photos(
             return tf.gather(held, index)
     else:
 
+        def decode_batch(chosen):
+            batch = np.empty((len(chosen), *shape), np.uint8)
+            for place, i in enumerate(chosen):
+                batch[place] = read_photo(names[i], size)
+            return batch
+
+        @tf.autograph.experimental.do_not_convert  # it would rewrite the reading of photos
         def fetch(index):
-            return tf.numpy_function(
-                lambda chosen: np.stack([read_photo(names[i], size) for i in chosen]),
-                [index],
-                tf.uint8,
-                stateful=False,
-            )
+            return tf.numpy_function(decode_batch, [index], tf.uint8, stateful=False)
 
     return _pipeline(
         fetch,
@@ -206,18 +191,13 @@ def photos(
     )
 
 
+def stopped_by(error: BaseException) -> str | None:
+    """The sentence about the photo that went bad in mid-training, in what `fit` raised then."""
+    found = re.search(r"(?:UnreadablePhoto|FileNotFoundError): (.+)", str(error))
+    return found[1].strip() if found and isinstance(error, tf.errors.OpError) else None
+
+
 # Image folders
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """The photos of a folder, split; labels are positions in `class_names`."""
-
-    class_names: list[str]
-    train_files: list[Path]
-    train_labels: np.ndarray
-    validation_files: list[Path]
-    validation_labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,110 +208,6 @@ class ImageFolder(Listing):
     validation: tf.data.Dataset
 
 
-def list_folder(path: str | os.PathLike, seed: int = 0, validation_split: float = 0.2) -> Listing:
-    """Find the photos: one sub-folder per class, sorted by name, as Keras does.
-
-    Where the folder holds `train/` and `validation/` (or `val/`), these are the split. Else
-    `validation_split` of each class is held out, at least one photo, chosen by `seed`.
-
-    Raises:
-        ValueError: no folder, no photos, one class only, a class with too few photos, or other
-            classes in validation than in training.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        raise ValueError(f"There is no folder {root}.")
-    train_root = root / "train"
-    if train_root.is_dir():
-        validation_roots = [root / name for name in ("validation", "val") if (root / name).is_dir()]
-        class_names, files, labels = _list_classes(train_root)
-        if validation_roots:
-            names, validation_files, validation_labels = _list_classes(validation_roots[0])
-            if names != class_names:
-                odd = sorted(set(names) ^ set(class_names))
-                raise ValueError(
-                    f"{train_root} and {validation_roots[0]} hold different classes: "
-                    f"{', '.join(odd)} is in one of them only."
-                )
-            return Listing(class_names, files, labels, validation_files, validation_labels)
-    else:
-        class_names, files, labels = _list_classes(root)
-
-    if not 0 < validation_split < 1:
-        raise ValueError(f"validation_split lies between 0 and 1, got {validation_split}.")
-    held_out = np.zeros(len(files), bool)
-    for label, name in enumerate(class_names):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise ValueError(
-                f"Class {name} has one photo only, and it takes two: one to learn from and one "
-                f"to measure on."
-            )
-        count = min(max(1, round(len(members) * validation_split)), len(members) - 1)
-        chosen = np.random.default_rng([seed, label]).permutation(len(members))[:count]
-        held_out[members[chosen]] = True
-    chosen = np.flatnonzero(held_out)
-    kept = np.flatnonzero(~held_out)
-    return Listing(
-        class_names,
-        [files[i] for i in kept],
-        labels[kept],
-        [files[i] for i in chosen],
-        labels[chosen],
-    )
-
-
-def _list_classes(root: Path) -> tuple[list[str], list[Path], np.ndarray]:
-    class_names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    _refuse_splits(root, class_names)
-    files: list[Path] = []
-    labels: list[int] = []
-    empty = []
-    for label, name in enumerate(class_names):
-        found = sorted(
-            Path(folder) / file
-            for folder, _, file_names in os.walk(root / name, followlinks=True)
-            for file in file_names
-            if file.lower().endswith(PHOTO_SUFFIXES) and not file.startswith(".")
-        )
-        if not found:
-            empty.append(name)
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise ValueError(
-            f"No photos in {root}: expected one sub-folder for each class, with "
-            f"{', '.join(PHOTO_SUFFIXES)} files in it."
-        )
-    if empty:
-        raise ValueError(f"No photos in the class folder {root / empty[0]}: fill it or remove it.")
-    if len(class_names) < 2:
-        raise ValueError(
-            f"{root} holds one class only ({class_names[0]}): a classifier needs two or more."
-        )
-    return class_names, files, np.array(labels, np.int32)
-
-
-def _refuse_splits(root: Path, class_names: list[str]) -> None:
-    """A folder of training_set/ and test_set/ is not one of two classes."""
-    inside = [
-        (
-            {entry.name for entry in (root / name).iterdir() if entry.is_dir()},
-            any(entry.suffix.lower() in PHOTO_SUFFIXES for entry in (root / name).iterdir()),
-        )
-        for name in class_names
-    ]
-    names = inside[0][0] if inside else set()
-    if len(names) > 1 and all(folders == names and not photos for folders, photos in inside):
-        raise ValueError(
-            f"{root} holds {', '.join(class_names)}, and each of them the same folders "
-            f"({', '.join(sorted(names)[:3])}…): if these are splits, name them train/ and "
-            f"validation/, or give the folder of one of them."
-        )
-
-
 def image_folder(
     path: str | os.PathLike,
     image_size: int | tuple[int, int],
@@ -339,6 +215,8 @@ def image_folder(
     seed: int = 0,
     validation_split: float = 0.2,
     augment: Augmentation | None = None,
+    strict: bool = False,
+    cache_bytes: int = CACHE_BYTES,
 ) -> ImageFolder:
     """Data sets of a folder of photos, listed as `list_folder` says and read as `photos` says.
 
@@ -346,8 +224,16 @@ def image_folder(
         path: one sub-folder for each class, or `train/` and `validation/` with these in them.
         image_size: height and width in pixels, or one number for both; photos are stretched to it.
         augment: changes the training photos; `Light()` is a good start. Validation is left alone.
+        strict: refuse a folder with photos that cannot be read; else they are left out with a
+            warning that names them, and stand in `unreadable`.
+        cache_bytes: as in `photos`, for each of the two data sets.
+
+    Raises:
+        ValueError: as `list_folder`.
     """
-    listing = list_folder(path, seed=seed, validation_split=validation_split)
+    listing = list_folder(path, seed=seed, validation_split=validation_split, strict=strict)
+    if listing.skipped:
+        warnings.warn(listing.skipped, stacklevel=2)
     train = photos(
         listing.train_files,
         listing.train_labels,
@@ -355,6 +241,7 @@ def image_folder(
         batch_size=batch_size,
         seed=seed,
         augment=augment,
+        cache_bytes=cache_bytes,
     )
     validation = photos(
         listing.validation_files,
@@ -362,40 +249,7 @@ def image_folder(
         image_size,
         batch_size=batch_size,
         shuffle=False,
+        cache_bytes=cache_bytes,
     )
     # Not dataclasses.asdict, which would copy every path.
     return ImageFolder(**vars(listing), train=train, validation=validation)
-
-
-# Digits
-
-
-@dataclasses.dataclass(frozen=True)
-class Digits:
-    """scikit-learn's digits as images: x (examples, 8, 8, 1) uint8 0..255, y int32."""
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    class_names: list[str]
-
-
-def digits(test_size: float = 0.25, seed: int = 0) -> Digits:
-    """1,797 handwritten digits of 8×8 pixels (UCI, Alpaydin and Kaynak 1998), stratified split.
-
-    They come with scikit-learn: nothing is downloaded.
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    loaded = load_digits()
-    images = np.round(loaded.images[..., None] * (255 / 16)).astype(np.uint8)
-    x_train, x_test, y_train, y_test = train_test_split(
-        images,
-        loaded.target.astype(np.int32),
-        test_size=test_size,
-        random_state=seed,
-        stratify=loaded.target,
-    )
-    return Digits(x_train, y_train, x_test, y_test, [str(i) for i in range(10)])

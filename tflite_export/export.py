@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from tflite_export import flatbuffer, metadata, representative
+from tflite_export import flatbuffer, metadata, ranges, representative
 from tflite_export.convert import ConversionError, Pixels, convert
 from tflite_export.normalization import Normalization
 from tflite_export.quantize import EDGES, check_recipe, needs_examples, pixel_ranges, quantize
@@ -79,7 +78,8 @@ def export(
             normalised: the data that `fit` gets will do. tf.data, arrays, or batches, with or
             without labels; `num_calibration_examples` of them are read: the first, and of arrays
             and folders some from everywhere. Or the path of a folder of images, whose pixels
-            `normalization` takes to the model's input.
+            `normalization` takes to the model's input. Their range is compared with what
+            `normalization` leads to and with what the model was distilled on (ranges.py).
         inference_input_type: "float32"; "uint8" (pixels, as MediaPipe Tasks takes them); "int8"
             (pixel - 128, for microcontrollers). Every float input gets it, or an error says why
             not; the recipes other than "int8" need `normalization` for it.
@@ -118,7 +118,7 @@ def export(
         examples = representative.read(
             representative_dataset, signature.inputs, num_calibration_examples, normal
         )
-        _require_the_model_s_form(examples, normal)
+        ranges.check(examples, normal, ranges.recorded(model, signature.inputs))
 
     pixels = {}
     if integer and needs_examples(quantization):
@@ -233,33 +233,6 @@ def _require_integers(made: Sequence[TensorInfo], inputs: Sequence[ModelInput], 
             f"inference_input_type={kind!r}: the quantiser leaves the inputs {floats} in float32. "
             "Cut off inputs that nothing reads, or leave inference_input_type='float32'."
         )
-
-
-def _require_the_model_s_form(
-    examples: Sequence[Mapping[str, np.ndarray]], normal: Mapping[str, Normalization]
-) -> None:
-    """Ranges measured on raw pixels fit nothing that the model will see, and nothing else tells."""
-    for name, first in examples[0].items():
-        if first.dtype.kind != "f":
-            continue
-        low = min(float(e[name].min(initial=np.inf)) for e in examples)
-        high = max(float(e[name].max(initial=-np.inf)) for e in examples)
-        if low == high == 0:
-            raise ValueError(
-                f"representative_dataset holds nothing but zeros for input {name!r}: no range can "
-                "be measured on them. Give a few hundred real examples."
-            )
-        if name not in normal:
-            continue
-        least, most = normal[name].range
-        slack = 0.01 * (most - least)
-        if low < least - slack or high > most + slack:
-            raise ValueError(
-                f"representative_dataset spans {low:.4g}..{high:.4g} for input {name!r}, and "
-                f"normalization takes pixels 0..255 to {least:.4g}..{most:.4g}: are these raw "
-                "pixels? Give examples in the form that the model takes, (pixel - mean) / std, or "
-                "the normalization that belongs to them."
-            )
 
 
 def _not_quantizable(model: Any, content: bytes) -> ConversionError:

@@ -9,7 +9,6 @@ Needs LiteRT's schema (`ai_edge_litert`) and `flatbuffers`; neither TensorFlow n
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,9 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export.damage import TYPE_NAMES, check, operator_name
+
 SIGNATURE = "serving_default"
-
-
-def _names(enumeration: type) -> dict[int, str]:
-    return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
-
-
-OPERATOR_NAMES = _names(schema.BuiltinOperator)
-TYPE_NAMES = {number: name.lower() for number, name in _names(schema.TensorType).items()}
-_BITS = {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int8": 8, "uint8": 8}
-_BITS |= {"float32": 32, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64, "float64": 64}
-_BITS |= {"int4": 4, "int2": 2, "bool": 8, "complex64": 64, "complex128": 128}
 
 
 def read(content: bytes, name: str = "this file") -> Any:
@@ -39,7 +29,9 @@ def read(content: bytes, name: str = "this file") -> Any:
     Raises:
         ValueError: the file is no TFLite file, is cut off, or points outside itself.
     """
-    if len(content) < 16 or content[4:8] != b"TFL3":
+    if len(content) < 16:
+        raise ValueError(f"{name} is not a TFLite file, or cut off: it has {len(content)} bytes.")
+    if content[4:8] != b"TFL3":
         raise ValueError(
             f"{name} is not a TFLite file: its bytes 4 to 8 should be b'TFL3' and are "
             f"{bytes(content[4:8])!r} ({len(content)} bytes in all)."
@@ -47,7 +39,7 @@ def read(content: bytes, name: str = "this file") -> Any:
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         _bring_in_buffers(model, content)
-        _check(model)
+        check(model)
     # A broken offset shows as whatever the reader stumbles over.
     except (
         struct.error, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError,
@@ -69,67 +61,6 @@ def _bring_in_buffers(model: Any, content: bytes) -> None:
                 raise ValueError(f"a buffer ends at byte {end} of {len(content)}")
             buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
-
-
-def _check(model: Any) -> None:
-    def inside(indices: Any, count: int, what: str, *, optional: bool = False) -> None:
-        for index in () if indices is None else indices:
-            if not (0 <= index < count or (optional and index == -1)):
-                raise ValueError(f"{what} {index} of {count}")
-
-    buffers = model.buffers or []
-    if not model.subgraphs:
-        raise ValueError("no subgraph")
-    for graph in model.subgraphs:
-        tensors = graph.tensors or []
-        inside(graph.inputs, len(tensors), "input tensor")
-        inside(graph.outputs, len(tensors), "output tensor")
-        inside([t.buffer for t in tensors], len(buffers), "buffer")
-        for tensor in tensors:
-            _check_tensor(tensor, buffers[tensor.buffer])
-        for operator in graph.operators or []:
-            inside([operator.opcodeIndex], len(model.operatorCodes or []), "operator code")
-            inside(operator.inputs, len(tensors), "operand", optional=True)
-            inside(operator.outputs, len(tensors), "result", optional=True)
-    for signature in model.signatureDefs or []:
-        inside([signature.subgraphIndex], len(model.subgraphs), "subgraph")
-        tensors = model.subgraphs[signature.subgraphIndex].tensors or []
-        for one in [*(signature.inputs or []), *(signature.outputs or [])]:
-            inside([one.tensorIndex], len(tensors), "signature tensor")
-
-
-def _check_tensor(tensor: Any, buffer: Any) -> None:
-    shape = [] if tensor.shape is None else [int(d) for d in tensor.shape]
-    if any(d < 0 for d in shape):
-        raise ValueError(f"a tensor of shape {shape}")
-    kind = TYPE_NAMES.get(tensor.type)
-    if kind is None:
-        raise ValueError(f"tensor type {tensor.type}")
-    _check_quantization(tensor, shape, kind)
-    if buffer.data is not None and len(buffer.data) and kind in _BITS and tensor.sparsity is None:
-        needed = math.prod(shape) * _BITS[kind] // 8
-        if needed > len(buffer.data):
-            raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
-
-
-def _check_quantization(tensor: Any, shape: list[int], kind: str) -> None:
-    """Kernels compute with these numbers without looking: a zero point of 10^9 crashes them."""
-    quantization = tensor.quantization
-    if quantization is None or quantization.scale is None or kind not in _ENDS:
-        return
-    scale = np.asarray(quantization.scale)
-    zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
-    if not np.isfinite(scale).all() or (scale < 0).any():
-        raise ValueError(f"a scale of {scale.min()}")
-    low, high = _ENDS[kind]
-    if ((zero < low) | (zero > high)).any():
-        raise ValueError(f"a zero point that {kind} does not have")
-    channels = quantization.quantizedDimension
-    if scale.size > 1 and not (0 <= channels < len(shape) and shape[channels] == scale.size):
-        raise ValueError(f"{scale.size} scales for the shape {shape}")
-
-
-_ENDS = {k: (np.iinfo(k).min, np.iinfo(k).max) for k in ("int8", "uint8", "int16", "int32")}
 
 
 class _Builder(flatbuffers.Builder):
@@ -269,8 +200,7 @@ def operators(model: Any) -> Iterator[Operator]:
     for graph in model.subgraphs:
         for operator in graph.operators or []:
             code = model.operatorCodes[operator.opcodeIndex]
-            number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
-            name = OPERATOR_NAMES.get(number, f"operator {number}")
+            name = operator_name(code)
             if name == "CUSTOM":
                 name = f"CUSTOM {text(code.customCode)}"
 

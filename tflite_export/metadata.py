@@ -141,6 +141,20 @@ def read_metadata(file: Any) -> Metadata:
     return metadata.with_labels(_labels(content, files[0], name) if files else None)
 
 
+def require_whole(model: Any, content: bytes, name: str) -> None:
+    """A file of ours that is cut off behind the flatbuffer runs, but has lost its labels.
+
+    Raises:
+        ValueError: it has; files from elsewhere are let pass.
+    """
+    packed = _entry(model, ENTRY)
+    if packed is None or _entry(model, NOTES) is None:
+        return
+    for output in metadata_schema.unpack(packed, name).outputs:
+        if output.label_file:
+            _labels(content, output.label_file, name)
+
+
 def _entry(model: Any, name: str) -> bytes | None:
     for entry in model.metadata or []:
         if flatbuffer.text(entry.name) == name and 0 <= entry.buffer < len(model.buffers):
@@ -157,7 +171,9 @@ def _labels(content: bytes, file: str, name: str) -> tuple[str, ...]:
             text = archive.read(file).decode("utf-8")
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, ValueError, RuntimeError,
             NotImplementedError, OSError, EOFError) as error:  # fmt: skip
-        raise ValueError(f"{name} names a labels file {file!r} and lacks it ({error}).") from None
+        raise ValueError(
+            f"{name} names a labels file {file!r} and lacks it ({error}): it is cut off or was changed."
+        ) from None
     return tuple(text.removesuffix("\n").split("\n"))
 
 

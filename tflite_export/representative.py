@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from tflite_export.normalization import Normalization
+from tflite_export.photo import PHOTO_SUFFIXES, find_photos, read_photo
 from tflite_export.signature import ModelInput
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
 def read(
@@ -35,7 +34,8 @@ def read(
     sub-folders, whose pixels `normalization`, by input name, takes to the model's input.
 
     Raises:
-        ValueError: there are none, their shape is not the model's, or a value is not finite.
+        ValueError: there are none, their shape or type is not the model's, a value is not finite, or
+            a photo cannot be read.
     """
     if count < 1:
         raise ValueError(f"num_calibration_examples={count}: give 1 or more.")
@@ -46,7 +46,10 @@ def read(
     whole = isinstance(batches, list) and len(batches) == 1
     for batch in batches:
         arrays = _by_name(_features(batch, inputs), inputs)
-        size = min(len(a) for a in arrays.values())
+        sizes = {n: len(a) for n, a in arrays.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"representative_dataset: inputs of different lengths, {sizes}.")
+        size = min(sizes.values())
         wanted = min(size, count - len(examples))
         for index in np.linspace(0, size - 1, wanted).astype(int) if whole else range(wanted):
             examples.append({n: a[index : index + 1] for n, a in arrays.items()})
@@ -73,8 +76,6 @@ def _folder(
     count: int,
     normalization: Mapping[str, Normalization],
 ) -> Iterator[np.ndarray]:
-    from PIL import Image
-
     if not folder.is_dir():
         raise ValueError(f"representative_dataset={str(folder)!r} is no folder.")
     one = inputs[0]
@@ -91,13 +92,15 @@ def _folder(
     height, width = one.shape[1:3]
     if height is None or width is None:
         raise ValueError("A folder of images needs fixed sizes: pass input_shape=.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGES)
+    files = find_photos(folder)
+    if not files:
+        raise ValueError(
+            f"representative_dataset: there are no photos in {folder} "
+            f"({', '.join(PHOTO_SUFFIXES)}), nor in its sub-folders."
+        )
     for place in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int):
-        with Image.open(files[place]) as image:
-            converted = image.convert("L" if one.shape[-1] == 1 else "RGB")
-            resized = converted.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized, "float32").reshape(1, height, width, -1)
-        yield normalization[one.name].apply(pixels)
+        pixels = read_photo(files[place], (height, width), channels=one.shape[-1])
+        yield normalization[one.name].apply(pixels[None])
 
 
 def _batches(dataset: Any, inputs: Sequence[ModelInput]) -> Iterable[Any]:
@@ -202,6 +205,15 @@ def _by_name(features: Any, inputs: Sequence[ModelInput]) -> dict[str, np.ndarra
                 f"{one.name!r}, and the model takes {want}: resize them as in training."
             )
         if array.dtype.kind not in "fiub":
-            raise ValueError(f"representative_dataset: input {one.name!r} holds {array.dtype}.")
-        result[one.name] = array.astype(one.dtype)
+            raise ValueError(
+                f"representative_dataset: input {one.name!r} holds {array.dtype}, and the model takes "
+                f"{one.dtype}: give numbers."
+            )
+        cast = array.astype(one.dtype)
+        if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise ValueError(
+                f"representative_dataset: input {one.name!r} holds {array.dtype} values that the "
+                f"model's {one.dtype} cannot hold: give the numbers that the model was trained on."
+            )
+        result[one.name] = cast
     return result

@@ -221,7 +221,10 @@ class Interpreter:
             self._shapes = shapes
         for index, array in zip(self._input_indices, chunk, strict=True):
             self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise ValueError(f"{self.runtime} stops in the middle of the file: {error}") from None
         return [self._interpreter.get_tensor(index) for index in self._output_indices]
 
     def prepare(self, inputs: Any) -> None:
@@ -261,12 +264,12 @@ def _check(content: bytes, name: str) -> None:
     """Looks the file over before native code reads it; where only tflite-runtime is installed,
     there is no schema, and only the ends are looked at."""
     try:
-        from tflite_export import flatbuffer
+        from tflite_export import flatbuffer, metadata
     except ImportError:
         if len(content) < 16 or content[4:8] != b"TFL3":
             raise ValueError(f"{name} is not a TFLite file.") from None
     else:
-        flatbuffer.read(content, name)
+        metadata.require_whole(flatbuffer.read(content, name), content, name)
 
 
 _UNCHANGED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")

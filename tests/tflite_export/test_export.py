@@ -85,14 +85,18 @@ def test_a_pixel_means_exactly_its_normalised_value(path, kind, normalization, s
 
 
 def test_a_whole_mean_is_told_by_scale_and_zero_point_alone(net, examples, path):
-    exported = te.export(net, path, "int8", examples[:8] * 0.1, "uint8", normalization=(128, 128))
+    with pytest.warns(UserWarning, match="covers 10%"):
+        exported = te.export(
+            net, path, "int8", examples[:8] * 0.1, "uint8", normalization=(128, 128)
+        )
     assert exported.inputs[0].zero_point == 128
     assert exported.inputs[0].scale == pytest.approx(1 / 128, rel=1e-6)
 
 
 def test_photos_of_a_narrow_span_change_nothing_about_pixels(net, examples, photos, path):
     narrow = examples * 0.5
-    exported = te.export(net, path, "int8", narrow, "uint8", normalization=HALF)
+    with pytest.warns(UserWarning, match=r"spans -0\.5\.\.0\.5 .* leads to -1\.\.1: it covers 50%"):
+        exported = te.export(net, path, "int8", narrow, "uint8", normalization=HALF)
     assert exported.inputs[0].quantization == (1.0, 0)
     raw = te.load(exported).run(photos[0])
     through_verify = te.verify(net, exported, examples)

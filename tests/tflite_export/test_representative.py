@@ -106,12 +106,47 @@ def test_no_more_is_read_than_asked_for():
         (7, "int"),
         ([[X, Y]], r"a list stands for several inputs.*tuples \(x, y\)"),
         ({"image": [X, Y]}, "different shapes"),
-        (np.full((2, 4, 4, 3), "a"), "holds"),
+        (np.full((2, 4, 4, 3), "a"), "holds <U1, and the model takes float32"),
+        (X.astype(complex), "holds complex128"),
+        (iter([]), "empty"),
+        (tf.data.Dataset.from_tensor_slices(X[:0]).batch(2), "empty"),
+        (np.float32(1), "shape"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(dataset, sentence):
     with pytest.raises(ValueError, match=sentence):
         read(dataset, IMAGE, 8)
+
+
+def test_inputs_of_several_lengths_and_broken_integers_are_refused():
+    with pytest.raises(ValueError, match=r"different lengths, {'b': 5, 'a': 4}"):
+        read({"a": np.ones((4, 2)), "b": np.ones((5, 3))}, TWO, 8)
+    tokens = (ModelInput("tokens", (1, 3), "int32"),)
+    with pytest.raises(ValueError, match="'tokens' holds float64 values that the model's int32"):
+        read(np.full((4, 3), 1.5), tokens, 8)
+    assert read(np.full((4, 3), 2.0), tokens, 8)[0]["tokens"].dtype == np.int32
+
+
+def test_a_folder_of_photos_is_read_as_in_training(tmp_path):
+    """Upright, over white, 16 bits as 8; and a photo that cannot be read is named."""
+    normal = {"image": Normalization.parse((0, 1))}
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    halves = Image.fromarray(np.repeat([[250], [0]], 4, 1).repeat(2, 0).astype("uint8"))
+    halves.save(tmp_path / "1.png", exif=exif)
+    Image.new("RGBA", (4, 4)).save(tmp_path / "2.png")
+    Image.fromarray(np.full((4, 4), 51400, "uint16")).save(tmp_path / "3.png")
+    turned, clear, grey = (e["image"][0] for e in read(tmp_path, IMAGE, 9, normal))
+    np.testing.assert_array_equal(turned[:, 0, 0], [0, 0, 250, 250])
+    assert clear.min() == 255
+    assert set(grey.flat) == {200}
+    (tmp_path / "4.jpg").write_bytes(b"a note")
+    with pytest.raises(ValueError, match=r"Cannot read .*4\.jpg as a photo: it is no image"):
+        read(tmp_path, IMAGE, 9, normal)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match=r"no photos in .*empty \(\.bmp, \.gif"):
+        read(empty, IMAGE, 9, normal)
 
 
 def test_a_folder_of_images_is_spread_over_its_classes(tmp_path):

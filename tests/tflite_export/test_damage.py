@@ -1,0 +1,134 @@
+"""Files that were cut off or changed are refused in one sentence; native code never sees them."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import tflite_export as te
+from tflite_export import flatbuffer
+from tflite_export.runtime import load
+
+LABELS = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A float file and an integer one of a very small network, with labels."""
+    keras.utils.set_random_seed(1)
+    net = keras.Sequential(
+        [
+            keras.Input((8, 8, 3), name="image"),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, name="logits"),
+        ]
+    )
+    folder = tmp_path_factory.mktemp("files")
+    x = np.random.default_rng(0).uniform(-1, 1, (30, 8, 8, 3)).astype("float32")
+    told = {"labels": LABELS, "normalization": (127.5, 127.5)}
+    return {
+        "float": te.export(net, folder / "float.tflite", **told),
+        "int8": te.export(net, folder / "int8.tflite", "int8", x, "uint8", **told),
+        "net": net,
+        "x": x,
+    }
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_a_file_cut_off_at_any_byte_is_refused(files, kind):
+    """A crash would end this process. The last bytes are the labels: without them it would run."""
+    whole = files[kind].path.read_bytes()
+    for length in range(len(whole)):
+        for reader in (load, te.read_metadata):
+            with pytest.raises(ValueError, match=r"^this file (is|names) .*"):
+                reader(whole[:length])
+
+
+def test_all_readers_name_a_file_that_is_cut_off(files, tmp_path):
+    path, whole = tmp_path / "half.tflite", files["int8"].path.read_bytes()
+    readers = (
+        load,
+        te.read_metadata,
+        te.benchmark,
+        lambda file: te.verify(files["net"], file, files["x"]),
+    )
+    for length in (0, 3, 15, 1000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        for reader in readers:
+            with pytest.raises(ValueError, match=re.escape(str(path))) as refused:
+                reader(path)
+            assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["bits", "numbers", "lost"])
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_a_file_that_was_changed_runs_or_is_refused(files, kind, damage):
+    whole = files[kind].path.read_bytes()
+    refused = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        broken = bytearray(whole)
+        place = int(rng.integers(0, len(whole) // 4)) * 4
+        if damage == "bits":
+            for bit in rng.integers(0, 8 * len(whole), 4):
+                broken[bit // 8] ^= 1 << bit % 8
+        elif damage == "numbers":
+            number = int(rng.choice([0, 1, 255, 65536, 2**31 - 1, -1, -(2**31)]))
+            broken[place : place + 4] = number.to_bytes(4, "little", signed=True)
+        else:
+            del broken[place : place + int(rng.integers(1, 9))]
+        try:
+            load(bytes(broken)).run(files["x"][:1])
+        except ValueError:
+            refused += 1
+    assert refused > (140 if damage == "lost" else 20)
+
+
+def rewritten(file, change):
+    tree = flatbuffer.read(file.path.read_bytes())
+    change(tree, tree.subgraphs[0])
+    return flatbuffer.write(tree)
+
+
+def without_weights(tree, graph):
+    """litert crashed on it, once in two runs."""
+    graph.operators[-1].inputs = [graph.operators[-1].inputs[0], -1, -1]
+
+
+def without_values(tree, graph):
+    tree.buffers[graph.tensors[graph.operators[0].inputs[1]].buffer].data = None
+
+
+def backwards(tree, graph):
+    graph.operators = graph.operators[::-1]
+
+
+def too_short(tree, graph):
+    buffer = tree.buffers[graph.tensors[graph.operators[0].inputs[1]].buffer]
+    buffer.data = buffer.data[:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without_weights, "FULLY_CONNECTED without operand 1"),
+        (without_values, r"CONV_2D reads tensor \d+ before it has a value"),
+        (backwards, r"FULLY_CONNECTED reads tensor \d+ before it has a value"),
+        (too_short, r"a tensor of 432 bytes in a buffer of 431"),
+    ],
+)
+def test_what_native_code_would_stumble_over_is_found(files, change, sentence):
+    with pytest.raises(ValueError, match=rf"damaged TFLite file \({sentence}\)"):
+        load(rewritten(files["float"], change))
+
+
+def test_a_damaged_file_is_named(tmp_path, files):
+    path = tmp_path / "half.tflite"
+    path.write_bytes(files["int8"].path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"half\.tflite is a damaged TFLite file"):
+        load(path)
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match=r"half\.tflite is not a TFLite file"):
+        load(path)

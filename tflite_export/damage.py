@@ -1,0 +1,123 @@
+"""Is a `.tflite` file whole? Looked at before native code reads it, which crashes where this raises.
+
+    check(model)        # the object tree of a flatbuffer
+
+A file that was cut off or changed can still be a readable flatbuffer, with indices that point to
+nothing, weights shorter than their shape, or operands that nobody computes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
+
+
+OPERATOR_NAMES = _names(schema.BuiltinOperator)
+TYPE_NAMES = {number: name.lower() for number, name in _names(schema.TensorType).items()}
+_BITS = {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int8": 8, "uint8": 8}
+_BITS |= {"float32": 32, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64, "float64": 64}
+_BITS |= {"int4": 4, "int2": 2, "bool": 8, "complex64": 64, "complex128": 128}
+
+
+def operator_name(code: Any) -> str:
+    """The name of an operator code, "CUSTOM" for all that are not built in."""
+    number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+    return OPERATOR_NAMES.get(number, f"operator {number}")
+
+
+def check(model: Any) -> None:
+    """Raises ValueError at the first thing in the tree that cannot be."""
+
+    def inside(indices: Any, count: int, what: str, *, optional: bool = False) -> None:
+        for index in () if indices is None else indices:
+            if not (0 <= index < count or (optional and index == -1)):
+                raise ValueError(f"{what} {index} of {count}")
+
+    buffers = model.buffers or []
+    if not model.subgraphs:
+        raise ValueError("no subgraph")
+    for graph in model.subgraphs:
+        tensors = graph.tensors or []
+        inside(graph.inputs, len(tensors), "input tensor")
+        inside(graph.outputs, len(tensors), "output tensor")
+        inside([t.buffer for t in tensors], len(buffers), "buffer")
+        for tensor in tensors:
+            _check_tensor(tensor, buffers[tensor.buffer])
+        for operator in graph.operators or []:
+            inside([operator.opcodeIndex], len(model.operatorCodes or []), "operator code")
+            inside(operator.inputs, len(tensors), "operand", optional=True)
+            inside(operator.outputs, len(tensors), "result", optional=True)
+        _check_flow(model, graph)
+    for signature in model.signatureDefs or []:
+        inside([signature.subgraphIndex], len(model.subgraphs), "subgraph")
+        tensors = model.subgraphs[signature.subgraphIndex].tensors or []
+        for one in [*(signature.inputs or []), *(signature.outputs or [])]:
+            inside([one.tensorIndex], len(tensors), "signature tensor")
+
+
+def _check_flow(model: Any, graph: Any) -> None:
+    """Every operand is there when its operator runs: kernels and delegates do not always look."""
+
+    def indices(values: Any) -> list[int]:
+        return [] if values is None else [int(v) for v in values]
+
+    ready = set(indices(graph.inputs))
+    for index, tensor in enumerate(graph.tensors or []):
+        data = model.buffers[tensor.buffer].data
+        empty = tensor.shape is not None and 0 in tensor.shape
+        if tensor.isVariable or empty or (data is not None and len(data)):
+            ready.add(index)
+    for operator in graph.operators or []:
+        name = operator_name(model.operatorCodes[operator.opcodeIndex])
+        operands = indices(operator.inputs)
+        if -1 in operands[:2] and not any(kind in name for kind in _WITH_GAPS):
+            raise ValueError(f"{name} without operand {operands.index(-1)}")
+        for index in operands:
+            if index >= 0 and index not in ready:
+                raise ValueError(f"{name} reads tensor {index} before it has a value")
+        ready.update(indices(operator.outputs))
+
+
+# Of all other operators only what comes third may be missing: the bias.
+_WITH_GAPS = ("LSTM", "RNN", "SVDF", "CUSTOM", "STABLEHLO")
+
+
+def _check_tensor(tensor: Any, buffer: Any) -> None:
+    shape = [] if tensor.shape is None else [int(d) for d in tensor.shape]
+    if any(d < 0 for d in shape):
+        raise ValueError(f"a tensor of shape {shape}")
+    kind = TYPE_NAMES.get(tensor.type)
+    if kind is None:
+        raise ValueError(f"tensor type {tensor.type}")
+    _check_quantization(tensor, shape, kind)
+    if buffer.data is not None and len(buffer.data) and kind in _BITS and tensor.sparsity is None:
+        needed = math.prod(shape) * _BITS[kind] // 8
+        if needed > len(buffer.data):
+            raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
+
+
+def _check_quantization(tensor: Any, shape: list[int], kind: str) -> None:
+    """Kernels compute with these numbers without looking: a zero point of 10^9 crashes them."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or kind not in _ENDS:
+        return
+    scale = np.asarray(quantization.scale)
+    zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
+    if not np.isfinite(scale).all() or (scale < 0).any():
+        raise ValueError(f"a scale of {scale.min()}")
+    low, high = _ENDS[kind]
+    if ((zero < low) | (zero > high)).any():
+        raise ValueError(f"a zero point that {kind} does not have")
+    channels = quantization.quantizedDimension
+    if scale.size > 1 and not (0 <= channels < len(shape) and shape[channels] == scale.size):
+        raise ValueError(f"{scale.size} scales for the shape {shape}")
+
+
+_ENDS = {k: (np.iinfo(k).min, np.iinfo(k).max) for k in ("int8", "uint8", "int16", "int32")}

@@ -1,0 +1,123 @@
+"""One photo as a network's input, read the same way to train, to calibrate and to predict.
+
+    pixels = read_photo("cat.jpg", (96, 96))      # (96, 96, 3) uint8
+    files = find_photos("photos/cat")
+
+Needs Pillow and NumPy, and no other room: whoever runs a `.tflite` file can read photos as its
+training did.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+class UnreadablePhoto(ValueError):
+    """A file that cannot be read as a photo; `path`, and `reason` as the end of a sentence."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        super().__init__(f"Cannot read {os.fspath(path)} as a photo: {reason}.")
+        self.path, self.reason = path, reason
+
+
+def read_photo(
+    path: str | os.PathLike[str], image_size: tuple[int, int], channels: int = 3
+) -> np.ndarray:
+    """One photo as uint8 (height, width, channels), stretched to `image_size` (height, width).
+
+    Upright as its EXIF says; greyscale, palette, CMYK and 16-bit files in the wanted channels, 3
+    (RGB) or 1 (grey); transparency over white; of an animation the first frame. What the file is
+    counts, not its suffix.
+
+    Raises:
+        UnreadablePhoto: a ValueError; the file is empty, cut off, damaged or no image, or claims
+            more pixels than Pillow's guard against decompression bombs allows.
+        FileNotFoundError: there is no such file.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width = image_size
+    try:
+        with Image.open(path) as file:
+            # libjpeg decodes a large photo straight to a half, a quarter or an eighth of its size.
+            file.draft(None, (max(width, height),) * 2)
+            if _has_exif(file):
+                ImageOps.exif_transpose(file, in_place=True)
+            image = _opaque(_eight_bits(_straight_inks(file)))
+            wanted = "L" if channels == 1 else "RGB"
+            image = image if image.mode == wanted else image.convert(wanted)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {os.fspath(path)}.") from None
+    except UnidentifiedImageError:
+        raise UnreadablePhoto(path, _unidentified(path)) from None
+    # Decoders raise whatever they stumble over in a damaged file: OSError, SyntaxError, EOFError, …
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadablePhoto(path, reason.rstrip(".")) from error
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _has_exif(file: Any) -> bool:
+    """Whether there is EXIF that can be read; with a damaged one, the photo is taken as it lies."""
+    try:
+        return bool(file.getexif())
+    except Exception:
+        return False
+
+
+def _straight_inks(file: Any) -> Any:
+    """CMYK as ink, not as light: Pillow takes every CMYK JPEG for one of Adobe's, which are inverted."""
+    from PIL import ImageChops
+
+    if file.mode == "CMYK" and file.format == "JPEG" and "adobe" not in file.info:
+        return ImageChops.invert(file)
+    return file
+
+
+def _eight_bits(image: Any) -> Any:
+    """The high byte of 16-bit greyscale, which Pillow would clip at 255."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _opaque(image: Any) -> Any:
+    """The image over white, where some of it is transparent."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _unidentified(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if not start:
+        return "it is empty (0 bytes)"
+    return f"it is no image, or its header is damaged (it begins with {start!r})"
+
+
+def find_photos(folder: str | os.PathLike[str]) -> list[Path]:
+    """The photos in a folder and its sub-folders, by suffix, sorted; nothing hidden."""
+    return sorted(file for file in visible_files(folder) if file.suffix.lower() in PHOTO_SUFFIXES)
+
+
+def visible_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """All files in a folder and its sub-folders, but for hidden ones and hidden sub-folders."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent) / name for name in files if not name.startswith(".")]
+    return found
