@@ -37,7 +37,11 @@ class Card:
 
 
 def save(model, path: str | os.PathLike, card: Card) -> Path:
-    """Save a Keras model with its card. The file appears whole or not at all."""
+    """Save a Keras model with its card. The file appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; `filename` is `path`.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.keras")
     try:
@@ -45,6 +49,10 @@ def save(model, path: str | os.PathLike, card: Card) -> Path:
         with zipfile.ZipFile(beside, "a") as archive:
             archive.writestr(ENTRY, _to_json(card))
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)  # a full disk names no file, others the temporary one
+        raise
     finally:
         beside.unlink(missing_ok=True)
     return path

@@ -14,11 +14,28 @@ from pathlib import Path
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Writes `content` at `path`, making its folder if there is none, and returns the path."""
+    """Writes `content` at `path`, making its folder if there is none, and returns the path.
+
+    Raises:
+        ValueError: `path` is a folder, or lies below a file.
+        OSError: it cannot be written; `filename` is `path`.
+    """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it.")
+    if path.parent.is_file():
+        raise ValueError(f"{path.parent} is a file, not a folder: {path} cannot be written.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(path, content)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)  # a full disk names no file, others the temporary one
+        raise
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
     descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,7 +48,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    return path
 
 
 def _umask() -> int:

@@ -79,7 +79,7 @@ def run(output: str | Path, setting: Setting | None = None) -> dict:
     setting = setting or Setting()
     started = time.monotonic()
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    results.make_folder(folder)
     digits = data.digits()
     test = data.arrays(digits.x_test, digits.y_test, 64, shuffle=False)
     accuracies: dict[str, list[float]] = {}
@@ -124,8 +124,7 @@ def run(output: str | Path, setting: Setting | None = None) -> dict:
         "arguments": dataclasses.asdict(setting),
         "seconds": round(time.monotonic() - started, 1),
     }
-    results.write_summary(folder / "summary.json", summary)
-    return summary
+    return results.write_summary(folder / "summary.json", summary)
 
 
 def show(summary: dict, output: str | Path) -> None:

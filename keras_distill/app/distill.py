@@ -4,7 +4,8 @@
     summary["exported"]["accuracy"]
 
 The steps: list and split the photos; take or make the teacher; distil; measure all three on the
-validation photos after the last epoch; write the files.
+validation photos after the last epoch; write the files. A run that was killed goes on when it is
+called again, see `keras_distill.app.resume`.
 """
 
 import time
@@ -15,10 +16,10 @@ import numpy as np
 
 import keras_distill as kd
 from keras_distill import card, data
-from keras_distill.app import finetune, networks, results
+from keras_distill.app import finetune, networks, results, resume, training
 from keras_distill.app.classifier import Classifier, write_student
-from keras_distill.app.progress import Progress
 
+FILES = ("teacher", "student", "teacher_weights", "student_weights")  # or names
 QUANTIZATIONS = (None, "float16", "dynamic_int8", "int8")
 
 
@@ -43,8 +44,12 @@ def run(
     teacher_epochs: int = 10,
     teacher_image_size: int | None = None,
     teacher_normalization: card.Normalization | None = None,
+    strict: bool = False,
 ) -> dict:
     """Distil a teacher into a student on a folder of photos; returns what `summary.json` holds.
+
+    Called again with the same arguments and files, it goes on from the last epoch that an interrupted
+    run finished, and ends bit-identical to an uninterrupted one; a finished run is not trained again.
 
     Args:
         photos: a folder with one sub-folder for each class, see `data.list_folder`.
@@ -69,9 +74,12 @@ def run(
             its own, but no more than the photos have (rounded up to 32).
         teacher_normalization: (mean, std) of a teacher out of a file; what the file says when None, else
             (127.5, 127.5); a file that takes uint8 or int8 gets the pixels as they are.
+        strict: refuse photos that cannot be read; else they are left out, and named.
 
     Raises:
-        ValueError: photos, teacher or student that cannot be used, see the message.
+        ValueError: photos, teacher or student that cannot be used; an output folder that cannot be
+            written, or holds a run with other arguments; see the message.
+        OSError: the disk is full. What was written before stays whole.
     """
     arguments = {name: _plain(value) for name, value in locals().items()}
     started = time.monotonic()
@@ -86,90 +94,79 @@ def run(
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate is a number above 0, got {learning_rate}.")
     soft_targets = kd.losses.SoftTargets(temperature=temperature)
-    listing = data.list_folder(photos, seed=seed, validation_split=validation_split)
-    keras.utils.set_random_seed(seed)
     folder = Path(output)
+    _keep_apart(folder, Path(photos))
+    listing = data.list_folder(photos, seed, validation_split, strict=strict)
+    if listing.skipped:
+        results.say(listing.skipped)
     networks.keep(folder, teacher, student, student_weights, teacher_weights)
+    record = resume.Record(
+        folder,
+        arguments,
+        {
+            "photos": resume.of_photos(photos, listing.train_files + listing.validation_files),
+            **{name: resume.of(arguments[name]) for name in FILES if arguments[name] is not None},
+        },
+    )
+    summary = record.finished()
+    if summary is not None:
+        results.say(f"{folder} holds the finished run with these arguments: nothing is left to do.")
+        return summary
+    keras.utils.set_random_seed(seed)
     pupil = networks.student_network(student, listing, width, image_size, student_weights)
     master, ready = networks.teacher_network(
         teacher, listing, teacher_weights, teacher_image_size, teacher_normalization
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    results.say(
-        f"{len(listing.train_files)} photos to learn from, {len(listing.validation_files)} to "
-        f"measure on, {len(listing.class_names)} classes."
-    )
-
-    # One pipeline of pixels feeds both, at the larger of the two sizes.
-    height, width = (max(pair) for pair in zip(pupil.image_size, master.image_size, strict=True))
-    train = data.photos(
-        listing.train_files,
-        listing.train_labels,
-        (height, width),
-        batch_size=batch_size,
-        seed=seed,
-        augment=data.Light() if augment else None,
-    )
-    validation = {
-        size: data.photos(
-            listing.validation_files,
-            listing.validation_labels,
-            size,
-            batch_size=batch_size,
-            shuffle=False,
-        )
-        for size in {pupil.image_size, master.image_size}
-    }
-    teacher_file = Path(teacher)
-    if not ready:
-        finetune.fine_tune(
-            master.model,
-            master.prepared(train),
-            master.prepared(validation[master.image_size]),
-            epochs=teacher_epochs,
-        )
-        teacher_file = folder / "teacher.keras"
-        card.save(master.model, teacher_file, networks.card_of(master, listing))
-    teacher_accuracy = master.accuracy(validation[master.image_size])
-    results.say(f"The teacher is right on {results.percent(teacher_accuracy)}.")
-    common = np.bincount(listing.validation_labels).max() / len(listing.validation_labels)
-    if teacher_accuracy < common + 0.1 * (1 - common):
+    with record.started() as states:
         results.say(
-            f"That is hardly better than always giving the most common class "
-            f"({results.percent(common)}): was {teacher_file} trained on these classes, in this "
-            f"order, with this normalisation?"
+            f"{len(listing.train_files)} photos to learn from, {len(listing.validation_files)} to "
+            f"measure on, {len(listing.class_names)} classes."
         )
-
-    history = _distil(
-        master,
-        pupil,
-        train,
-        validation[pupil.image_size],
-        epochs=epochs,
-        learning_rate=learning_rate,
-        soft_targets=soft_targets,
-        student_loss_weight=student_loss_weight,
-    )
-    summary = {
-        "teacher": {
-            "accuracy": teacher_accuracy,
-            "parameters": master.parameters,
-            "size_bytes": networks.size_of(teacher_file),
-        },
-        **write_student(
+        train, validation = _pixels(listing, pupil, master, batch_size, seed, augment)
+        teacher_file = Path(teacher)
+        if not ready:
+            finetune.fine_tune(
+                master.model,
+                master.prepared(train),
+                master.prepared(validation[master.image_size]),
+                epochs=teacher_epochs,
+                states=states,
+            )
+            teacher_file = folder / "teacher.keras"
+            card.save(master.model, teacher_file, networks.card_of(master, listing))
+        teacher_accuracy = master.accuracy(validation[master.image_size])
+        _say_how_good(teacher_accuracy, teacher_file, listing)
+        history = _distil(
+            master,
+            pupil,
+            train,
+            validation[pupil.image_size],
+            epochs=epochs,
+            learning_rate=learning_rate,
+            soft_targets=soft_targets,
+            student_loss_weight=student_loss_weight,
+            state=states / "student.npz",
+        )
+        written = write_student(
             pupil, folder, listing.class_names, train, validation[pupil.image_size], quantization
-        ),
-        "class_names": listing.class_names,
-        "photos": {
-            "train": len(listing.train_files),
-            "validation": len(listing.validation_files),
-        },
-        "arguments": arguments,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    results.write_history(folder / "history.csv", history)
-    results.write_summary(folder / "summary.json", summary)
-    return summary
+        )
+        results.write_history(folder / "history.csv", history)
+        return record.finish(
+            {
+                "teacher": {
+                    "accuracy": teacher_accuracy,
+                    "parameters": master.parameters,
+                    "size_bytes": networks.size_of(teacher_file),
+                },
+                **written,
+                "class_names": listing.class_names,
+                "photos": {
+                    "train": len(listing.train_files),
+                    "validation": len(listing.validation_files),
+                },
+                "seconds": round(time.monotonic() - started, 1),  # of this call
+            }
+        )
 
 
 def show(summary: dict, output: str | Path) -> None:
@@ -203,6 +200,54 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
+def _keep_apart(folder: Path, photos: Path) -> None:
+    """Refuse results among the photos: the next run would take their folder for a class."""
+    within = [photos / name for name in ("train", "validation", "val")]
+    within = within if within[0].is_dir() else [photos]
+    for root in within:
+        if folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(
+                f"The output folder {folder} lies in {root}, where each folder is a class: "
+                f"give another --output."
+            )
+
+
+def _pixels(listing: data.Listing, pupil, master, batch_size: int, seed: int, augment: bool):
+    """The pixels to learn from, and {image size: the pixels to measure on}."""
+    # One pipeline feeds both networks, at the larger of the two sizes.
+    height, width = (max(pair) for pair in zip(pupil.image_size, master.image_size, strict=True))
+    train = data.photos(
+        listing.train_files,
+        listing.train_labels,
+        (height, width),
+        batch_size=batch_size,
+        seed=seed,
+        augment=data.Light() if augment else None,
+    )
+    validation = {
+        size: data.photos(
+            listing.validation_files,
+            listing.validation_labels,
+            size,
+            batch_size=batch_size,
+            shuffle=False,
+        )
+        for size in {pupil.image_size, master.image_size}
+    }
+    return train, validation
+
+
+def _say_how_good(accuracy: float, teacher_file: Path, listing: data.Listing) -> None:
+    results.say(f"The teacher is right on {results.percent(accuracy)}.")
+    common = np.bincount(listing.validation_labels).max() / len(listing.validation_labels)
+    if accuracy < common + 0.1 * (1 - common):
+        results.say(
+            f"That is hardly better than always giving the most common class "
+            f"({results.percent(common)}): was {teacher_file} trained on these classes, in this "
+            f"order, with this normalisation?"
+        )
+
+
 def _distil(
     master: Classifier,
     pupil: Classifier,
@@ -212,6 +257,7 @@ def _distil(
     learning_rate: float,
     soft_targets: kd.losses.SoftTargets,
     student_loss_weight: float,
+    state: Path,
 ) -> dict:
     distiller = kd.Distiller(
         **master.as_teacher(),
@@ -228,13 +274,4 @@ def _distil(
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    with Progress("Student", epochs, len(train)) as progress:
-        history = distiller.fit(
-            train,
-            validation_data=validation,
-            epochs=epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[progress.callback],
-        )
-    return history.history
+    return training.fit(distiller, train, validation, epochs, "Student", state=state)

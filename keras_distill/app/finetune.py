@@ -16,9 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_distill import epoch
-from keras_distill.app import results
-from keras_distill.app.progress import Progress
+from keras_distill.app import results, training
 
 HEAD = "predictions"
 
@@ -166,10 +164,12 @@ def fine_tune(
     epochs: int,
     head_learning_rate: float = 1e-3,
     learning_rate: float = 1e-4,
+    states: Path | None = None,
 ) -> None:
     """Train the head for a quarter of the epochs (at least one), then the whole network.
 
-    `train` and `validation` yield (images as the teacher takes them, class numbers).
+    `train` and `validation` yield (images as the teacher takes them, class numbers). The two trainings
+    go on from what they have recorded in the folder `states`, see `keras_distill.app.training`.
     """
     head_epochs = max(1, epochs // 4)
     head = teacher.get_layer(HEAD)
@@ -181,33 +181,26 @@ def fine_tune(
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
-    def fit(rate, epochs, first, title):
-        steps = epochs * len(train)
+    def fit(part, rate, epochs, first):
         trained.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+            keras.optimizers.Adam(
+                keras.optimizers.schedules.CosineDecay(rate, epochs * len(train))
+            ),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
-        with Progress(title, epochs, len(train)) as progress:
-            trained.fit(
-                train,
-                validation_data=validation,
-                initial_epoch=first,
-                epochs=first + epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[epoch.SetEpoch(), progress.callback],
-            )
+        state = None if states is None else states / f"teacher_{part}.npz"
+        training.fit(trained, train, validation, epochs, f"Teacher, {part}", first, state)
 
     for layer in teacher.layers:
         layer.trainable = layer is head
-    fit(head_learning_rate, head_epochs, 0, "Teacher, head")
+    fit("head", head_learning_rate, head_epochs, 0)
     for layer in teacher.layers:
         layer.trainable = True
     for layer in normalizations:
         layer.trainable = False
     if epochs > head_epochs:
-        fit(learning_rate, epochs - head_epochs, head_epochs, "Teacher, whole")
+        fit("whole", learning_rate, epochs - head_epochs, head_epochs)
 
 
 def _all_layers(model: keras.Model):

@@ -8,16 +8,13 @@ Labels and normalisation come from the file itself: the card of a `.keras` file,
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_distill import card
-from keras_distill.app import results
-
-MINUS_ONE_TO_ONE = (127.5, 127.5)
+from keras_distill.app import model_file, results
+from tflite_export.photo import find_photos, read_photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,30 +39,24 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
     Raises:
         ValueError, OSError: a file that cannot be read, or a model that is no classifier of photos.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    if path.suffix == ".keras":
-        classify, shape, labels = _keras(path)
-    elif path.suffix == ".tflite":
-        classify, shape, labels = _tflite(path)
-    else:
-        raise ValueError(f"{path} is neither a .keras nor a .tflite file.")
+    found = model_file.read(file)
+    path, shape = found.path, found.shape
     if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
             f"{path} takes inputs of shape {shape}, and photos are (height, width, 3)."
         )
-
-    from keras_distill import data
+    if found.normalization is None and not found.takes_pixels:
+        results.say(f"{path} does not say how its input is normalised: −1..1 is taken.")
 
     listed = _files(photos)
+    logits = found.is_keras and _ends_in_logits(found.model)
     answers = []
     for photo in listed:
-        pixels = data.read_photo(photo, shape[:2], channels=shape[-1])
-        scores = _probabilities(classify(pixels[None])[0])
+        pixels = read_photo(photo, shape[:2], channels=shape[-1])
+        scores = _probabilities(found.answer(found.inputs(pixels[None]))[0], logits)
         if scores.ndim != 1:
             raise ValueError(f"{path} is no classifier: it answers with shape {scores.shape}.")
-        names = labels or [f"class {i}" for i in range(len(scores))]
+        names = found.class_names or [f"class {i}" for i in range(len(scores))]
         if len(names) != len(scores):
             raise ValueError(f"{path} has {len(names)} labels for {len(scores)} scores.")
         best = int(np.argmax(scores))
@@ -82,15 +73,13 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
 
 def _files(photos: Sequence[str | Path]) -> list[Path]:
     """The photos, those in folders included; all are there before the first is read."""
-    from keras_distill.data import PHOTO_SUFFIXES
-
     files: list[Path] = []
     for photo in map(Path, photos):
         if photo.is_dir():
-            found = [one for one in photo.iterdir() if one.suffix.lower() in PHOTO_SUFFIXES]
+            found = find_photos(photo)
             if not found:
                 raise ValueError(f"There are no photos in the folder {photo}.")
-            files += sorted(found)
+            files += found
         elif photo.exists():
             files.append(photo)
         else:
@@ -98,10 +87,18 @@ def _files(photos: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _probabilities(scores: np.ndarray) -> np.ndarray:
-    """Scores as they are if they lie in 0..1, else the softmax of what must be logits."""
+def _ends_in_logits(model) -> bool:
+    """Whether a Keras model shows that its last layer has no activation."""
+    from keras_distill import activations
+
+    return activations.heads(model)[0] == activations.Head()
+
+
+def _probabilities(scores: np.ndarray, logits: bool) -> np.ndarray:
+    """Scores as they are if they lie in 0..1, else the softmax of what are, or must be, logits."""
     slack = 1e-3
-    if scores.ndim != 1 or (scores.min() >= -slack and scores.max() <= 1 + slack):
+    within = scores.ndim == 1 and scores.min() >= -slack and scores.max() <= 1 + slack
+    if scores.ndim != 1 or (within and not logits):
         return scores
     shifted = np.exp(scores - scores.max())
     return shifted / shifted.sum()
@@ -114,58 +111,3 @@ def show(answers: Sequence[Answer]) -> None:
         ("photo", "label", "score"),
         [(answer.photo, answer.label, results.percent(answer.score)) for answer in answers],
     )
-
-
-Classify = Callable[[np.ndarray], Any]
-
-
-def _keras(path: Path) -> tuple[Classify, tuple, Sequence[str] | None]:
-    import keras
-
-    from keras_distill import activations
-
-    model = keras.models.load_model(path, compile=False)
-    said = card.read_card(path) or card.Card()
-    if said.normalization is None:
-        results.say(f"{path} does not say how its input is normalised: −1..1 is taken.")
-    logits = activations.heads(model)[0] == activations.Head()
-
-    def classify(pixels):
-        pixels = _normalised(pixels, said.normalization)
-        outputs = model(pixels, training=False)
-        return np.asarray(keras.ops.softmax(outputs) if logits else outputs)
-
-    shape = model.input_shape
-    return classify, shape[1:] if isinstance(shape, tuple) else (), said.class_names
-
-
-def _tflite(path: Path) -> tuple[Classify, tuple, Sequence[str] | None]:
-    import tflite_export as te
-
-    interpreter = te.load(path)
-    try:
-        said = te.read_metadata(path)
-    except ValueError:  # a file of somebody else, without metadata
-        said = None
-    inputs = interpreter.inputs[0]
-    normalization = None
-    if said and said.inputs and said.inputs[0].normalization is not None:
-        found = said.inputs[0].normalization
-        normalization = (found.mean, found.std)
-    if normalization is None and np.dtype(inputs.dtype).kind == "f":
-        results.say(f"{path} does not say how its input is normalised: −1..1 is taken.")
-
-    def classify(pixels):
-        kind = np.dtype(inputs.dtype)
-        if kind == np.int8:
-            pixels = (pixels.astype("int16") - 128).astype("int8")
-        elif kind != np.uint8:  # a file that takes integers takes pixels as they are
-            pixels = _normalised(pixels, normalization)
-        return interpreter.run(pixels)
-
-    return classify, tuple(inputs.shape[1:]), said.labels if said else None
-
-
-def _normalised(pixels: np.ndarray, normalization: card.Normalization | None) -> np.ndarray:
-    mean, std = (np.asarray(value, "float32") for value in normalization or MINUS_ONE_TO_ONE)
-    return (pixels - mean) / std

@@ -14,13 +14,20 @@ import rich.progress
 
 
 class Progress:
-    """A bar for one training, and the Keras callback that moves it."""
+    """A bar for one training, and the Keras callback that moves it.
 
-    def __init__(self, title: str, epochs: int, steps_per_epoch: int):
+    Args:
+        title: what is trained.
+        epochs, steps_per_epoch: of the whole training.
+        epochs_done: of these, in an earlier start of the program.
+    """
+
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0):
         self.title = title
         self.epochs = epochs
+        self.epochs_done = epochs_done
         self.total = epochs * steps_per_epoch
-        self.done = 0
+        self.earlier = self.done = epochs_done * steps_per_epoch
         self.started = 0.0
         self.callback = _Callback(self)
         self._console = rich.console.Console(stderr=True)
@@ -35,7 +42,7 @@ class Progress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=self.total, figures="")
+        self._task = self._bar.add_task(title, total=self.total, completed=self.done, figures="")
 
     def __enter__(self):
         self.started = time.monotonic()
@@ -50,15 +57,17 @@ class Progress:
         self.done += 1
         self._bar.advance(self._task)
 
-    def epoch(self, number: int, logs: dict):
-        """Epoch `number` (from 1) is done."""
+    def epoch(self, logs: dict):
+        """One more epoch is done."""
+        self.epochs_done += 1
         names = ("loss", "accuracy", "val_accuracy")
         figures = "  ".join(f"{name} {logs[name]:.3f}" for name in names if name in logs)
         self._bar.update(self._task, figures=figures)
         if not self._console.is_terminal:
-            left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
+            taken = (time.monotonic() - self.started) / max(1, self.done - self.earlier)
+            left = taken * (self.total - self.done)
             self._console.print(
-                f"{self.title} {number}/{self.epochs}  {figures}  {_clock(left)} left",
+                f"{self.title} {self.epochs_done}/{self.epochs}  {figures}  {_clock(left)} left",
                 highlight=False,
             )
 
@@ -67,14 +76,12 @@ class _Callback(keras.callbacks.Callback):
     def __init__(self, progress: Progress):
         super().__init__()
         self.progress = progress
-        self._epochs_done = 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.progress.step()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._epochs_done += 1
-        self.progress.epoch(self._epochs_done, logs or {})
+        self.progress.epoch(logs or {})
 
 
 def _clock(seconds: float) -> str:

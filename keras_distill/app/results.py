@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,8 @@ import rich.table
 
 from tflite_export.whole_file import write_whole
 
+# A sentence stays one line, which a terminal breaks by itself and a log file can be searched for.
+AS_IT_IS: dict = {"highlight": False, "markup": False, "soft_wrap": True}
 PACKAGES = ("keras-distill", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
@@ -28,12 +31,12 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def say(sentence: str) -> None:
     """Print a sentence about what is going on, beside the results."""
-    rich.console.Console(stderr=True).print(sentence, highlight=False, markup=False)
+    rich.console.Console(stderr=True).print(sentence, **AS_IT_IS)
 
 
 def tell(sentence: str) -> None:
     """Print a sentence that belongs to the results."""
-    rich.console.Console().print(sentence, highlight=False, markup=False)
+    rich.console.Console().print(sentence, **AS_IT_IS)
 
 
 def percent(share: float | None) -> str:
@@ -53,15 +56,38 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3g} ms" if value >= 0.1 else f"{1000 * value:.3g} µs"
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder for the results, and try it: whoever trains first must not find out afterwards.
+
+    Raises:
+        ValueError: it cannot be written, with the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"The output folder {folder} cannot be written ({reason}): give another --output."
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole."""
     write_whole(path, text.encode())
 
 
-def write_summary(path: Path, summary: dict) -> None:
-    """Write `summary` as JSON, with the versions of what it was made with."""
-    content = json.dumps({**summary, "versions": versions()}, indent=2, ensure_ascii=False)
-    write_text(path, content + "\n")
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file, whole."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_summary(path: Path, summary: dict) -> dict:
+    """Write `summary` as JSON, with the versions of what it was made with; returns what is written."""
+    content = {**summary, "versions": versions()}
+    write_json(path, content)
+    return content
 
 
 def write_history(path: Path, history: dict[str, list]) -> None:

@@ -1,12 +1,14 @@
 """The command line: fast help, exit codes, one sentence for an error."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from keras_distill.app import cli
+from keras_distill.app import cli, predict
 
 
 def test_help_imports_neither_tensorflow_nor_keras():
@@ -19,11 +21,11 @@ def test_help_imports_neither_tensorflow_nor_keras():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "distill", "predict"):
+    for command in ("demo", "distill", "export", "verify", "benchmark", "predict"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "distill", "predict"])
+@pytest.mark.parametrize("command", ["demo", "distill", "export", "verify", "benchmark", "predict"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -63,13 +65,22 @@ def test_debug_raises_wherever_it_stands(tmp_path):
         cli.main(["predict", str(tmp_path / "no.keras"), "x.jpg", "--debug"])
 
 
-def test_distill_and_predict_from_a_shell(finished, photos, tmp_path):
+def test_predict_from_a_shell(finished, photos, tmp_path):
     output, _ = finished
-    program = [sys.executable, "-c", "from keras_distill.app import cli; cli.main()"]
+    program = (
+        "import sys; sys.argv[0] = 'keras-distill'; from keras_distill.app import cli; cli.main()"
+    )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     done = subprocess.run(
-        [*program, "predict", output / "student.tflite", photos / "top" / "00.png"],
+        [
+            sys.executable,
+            "-c",
+            program,
+            "predict",
+            output / "student.tflite",
+            photos / "top" / "00.png",
+        ],
         capture_output=True,
         text=True,
         env=environment,
@@ -77,28 +88,64 @@ def test_distill_and_predict_from_a_shell(finished, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "00.png" in done.stdout
     assert "top" in done.stdout or "bottom" in done.stdout
-    arguments = [
-        "--student",
-        "resnet8",
-        "--width",
-        "0.25",
-        "--epochs",
-        "1",
-        "--quantization",
-        "none",
-        "--batch-size",
-        "8",
-    ]
-    done = subprocess.run(
-        [
-            *[*program, "distill", photos, *arguments],
-            *["--teacher", output / "teacher.keras", "-o", tmp_path],
-        ],
-        capture_output=True,
-        text=True,
-        env=environment,
+    assert done.stderr == ""
+
+
+def end_of(capsys, *arguments):
+    """Exit code, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    told = capsys.readouterr()
+    return end.value.code, told.out, told.err
+
+
+def test_with_json_an_error_is_one_document_too(tmp_path, capsys):
+    code, out, err = end_of(capsys, "predict", str(tmp_path / "no.keras"), "x.jpg", "--json")
+    sentence = f"There is no model file {tmp_path / 'no.keras'}."
+    assert (code, json.loads(out)) == (1, {"error": sentence})
+    assert err == f"keras-distill: {sentence}\n"
+    code, out, err = end_of(capsys, "predict", "--json")
+    assert (code, json.loads(out)) == (2, {"error": "Wrong usage: standard error says what."})
+    assert "Missing argument" in err
+
+
+def test_with_json_nothing_else_is_on_standard_output(capsys, monkeypatch):
+    def talkative(**_):
+        print("Downloading data from …")
+        return [predict.Answer("x.jpg", "cat", float("nan"), {"cat": float("inf")})]
+
+    monkeypatch.setattr(predict, "run", talkative)
+    code, out, err = end_of(capsys, "predict", "a.keras", "x.jpg", "--json")
+    answer = {"photo": "x.jpg", "label": "cat", "score": None, "scores": {"cat": None}}
+    assert (code, json.loads(out)) == (0, [answer])
+    assert err == "Downloading data from …\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_says_how_to_start_again(as_json, capsys, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "run", interrupted)
+    more = ["--json"] if as_json else []
+    code, out, err = end_of(capsys, "predict", "a.keras", "my photo.jpg", *more)
+    sentence = (
+        "Stopped by Ctrl-C; no file is half-written. To start again: "
+        f"{shlex.join(['keras-distill', 'predict', 'a.keras', 'my photo.jpg', *more])}"
     )
-    assert done.returncode == 0, done.stderr
-    assert "Student 1/1" in done.stderr
-    assert "student.tflite" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert code == 130
+    assert err == f"keras-distill: {sentence}\n"
+    assert out == (json.dumps({"error": sentence}, indent=2) + "\n" if as_json else "")
+
+
+def test_a_full_disk_says_what_to_do(capsys, monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device", "out/student.npz")
+
+    monkeypatch.setattr(predict, "run", full)
+    code, _, err = end_of(capsys, "predict", "a.keras", "x.jpg")
+    assert code == 1
+    assert err == (
+        "keras-distill: No space left on device: out/student.npz. Earlier files are as they were: "
+        "make room, and give the same command again.\n"
+    )

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_gets_a_sentence(finished, photos, tmp_path):
     (tmp_path / "broken.jpg").write_text("no photo")
     with pytest.raises(FileNotFoundError, match=r"There is no model file .*no\.keras"):
         predict.run(tmp_path / "no.keras", [])
-    with pytest.raises(ValueError, match=r"x\.onnx is neither a \.keras nor a \.tflite"):
+    with pytest.raises(ValueError, match=r"x\.onnx is no \.keras, \.h5 or \.tflite file"):
         predict.run(tmp_path / "x.onnx", [])
     with pytest.raises(ValueError, match=r"Cannot read .*broken\.jpg as a photo"):
         predict.run(output / "student.keras", [tmp_path / "broken.jpg"])
