@@ -169,19 +169,22 @@ def damaged(student, path, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "other bytes"])
-@pytest.mark.parametrize("command", ["export", "verify", "predict"])
+@pytest.mark.parametrize("command", ["distill", "export", "verify", "predict"])
 def test_a_damaged_keras_file_gets_one_sentence(
     command, how, student, exported, photos, tmp_path, capsys
 ):
     file = damaged(student, tmp_path / "broken.keras", how)
+    names = ["--student", "resnet8", "-o", tmp_path / "out"]
     arguments = {
+        "distill": ["distill", photos, "--teacher", file, *names],
         "export": ["export", file, "-o", tmp_path / "o.tflite"],
         "verify": ["verify", file, exported, "--data", photos],
         "predict": ["predict", file, photos / "top" / "00.png"],
     }[command]
     code, out, err = call(capsys, *arguments)
     assert (code, out) == (1, "")
-    assert err.startswith(f"keras-distill: {file} is damaged, or no ")
+    assert err.startswith(f"keras-distill: {file} ")
+    assert "damaged" in err
     assert err.count("\n") == 1
     assert [f.name for f in tmp_path.iterdir()] == ["broken.keras"]
 

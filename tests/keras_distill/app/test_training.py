@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_distill as kd
 from keras_distill import data, epoch
 from keras_distill.app import training
 from keras_distill.app.progress import Progress
@@ -48,6 +49,22 @@ def test_what_is_done_is_not_done_again(train, tmp_path, monkeypatch):
     assert again == history
     assert equal_weights(weights_of(second), weights_of(first))
     assert int(epoch.variable()) == 6  # what follows sees the data of the last epoch, either way
+
+
+def test_a_student_that_is_done_knows_what_range_it_learned_from(train, tmp_path):
+    def distiller():
+        teacher, student = network(), network()
+        model = kd.Distiller(teacher, student, "soft_targets")
+        model.compile(keras.optimizers.Adam(), loss="sparse_categorical_crossentropy")
+        return model
+
+    first, second = distiller(), distiller()
+    training.fit(first, train, None, 2, "", state=tmp_path / "s.npz")
+    training.fit(second, train, None, 2, "", state=tmp_path / "s.npz")
+    ((low, high),) = second.student.recorded_input_ranges
+    assert low < -1 < 1 < high
+    assert second.student.recorded_input_ranges == first.student.recorded_input_ranges
+    assert equal_weights(weights_of(second.student), weights_of(first.student))
 
 
 def test_a_state_that_cannot_be_used_says_what_to_remove(train, tmp_path):
