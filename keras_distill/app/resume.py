@@ -147,7 +147,9 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     A source, file or photos, is compared by what is in it, and takes the place of its argument.
     """
     found = []
-    for name in {**then["arguments"], **now["arguments"]}.keys() - FREE:
+    for name in {**then["arguments"], **now["arguments"]}:
+        if name in FREE:
+            continue
         was, has = (run["sources"].get(name, run["arguments"].get(name)) for run in (then, now))
         if _identity(was) != _identity(has):
             found.append(f"{name} was {_words(was)}, is now {_words(has)}")

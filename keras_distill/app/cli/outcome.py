@@ -88,6 +88,10 @@ def _quiet() -> None:
 
 def sentence(error: Exception) -> str:
     """What went wrong, on one line; the type too, where the author of the message was not us."""
+    data = sys.modules.get("keras_distill.data")  # not loaded for this alone
+    stopped = data.stopped_by(error) if data else None
+    if stopped:
+        return stopped
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and error.strerror:
         message = f"{error.strerror}: {error.filename}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from keras_distill.app import cli, predict
 
@@ -149,3 +150,16 @@ def test_a_full_disk_says_what_to_do(capsys, monkeypatch):
         "keras-distill: No space left on device: out/student.npz. Earlier files are as they were: "
         "make room, and give the same command again.\n"
     )
+
+
+def test_a_photo_that_goes_bad_in_mid_training_is_named(capsys, monkeypatch):
+    def stopped(**_):
+        said = "UnreadablePhoto: Cannot read photos/a.jpg as a photo: it is empty (0 bytes)."
+        raise tf.errors.InvalidArgumentError(
+            None, None, f"{said}\nTraceback (most recent call last):"
+        )
+
+    monkeypatch.setattr(predict, "run", stopped)
+    code, _, err = end_of(capsys, "predict", "a.keras", "x.jpg")
+    sentence = "Cannot read photos/a.jpg as a photo: it is empty (0 bytes)."
+    assert (code, err) == (1, f"keras-distill: {sentence}\n")
