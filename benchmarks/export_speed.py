@@ -53,7 +53,9 @@ def main() -> None:
 def compare(name: str, rounds: int, unmeasured: int) -> dict:
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(224, 224, 3))
+    build = getattr(keras.applications, name)
+    # Logits: the softmax of an untrained net hides differences.
+    model = build(weights=None, input_shape=(224, 224, 3), classifier_activation=None)
     with tempfile.TemporaryDirectory() as folder:
         ours, converter, litert = (
             Path(folder) / f"{way}.tflite" for way in ("ours", "tf", "keras")

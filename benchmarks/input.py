@@ -1,6 +1,6 @@
 """Photos per second: `keras_distill.data.image_folder` against `keras.utils.image_dataset_from_directory`.
 
-    python benchmarks/input.py                      # 625 JPEGs of 640×480 pixels, made here
+    python benchmarks/input.py                      # 1,250 JPEGs of 640×480 pixels, made here
     python benchmarks/input.py --photos FOLDER      # your own, one sub-folder for each class
 
 One epoch of the training part (80 %) of a folder, in a new order each time, in turns after one unmeasured
@@ -77,7 +77,7 @@ def main() -> None:
     measure.write(arguments.output, result)
 
 
-def make_photos(folder: Path, classes: int = 5, each: int = 125) -> None:
+def make_photos(folder: Path, classes: int = 5, each: int = 250) -> None:
     """Light and shade, coarse and fine texture, noise: about 60 kB each, as cameras write them."""
     rng = np.random.default_rng(0)
     for number in range(classes):
