@@ -96,15 +96,17 @@ def _check_tensor(tensor: Any, buffer: Any) -> None:
     kind = TYPE_NAMES.get(tensor.type)
     if kind is None:
         raise ValueError(f"tensor type {tensor.type}")
-    _check_quantization(tensor, shape, kind)
-    if buffer.data is not None and len(buffer.data) and kind in _BITS and tensor.sparsity is None:
+    stored = buffer.data is not None and len(buffer.data) > 0
+    _check_quantization(tensor, shape, kind, stored)
+    if stored and kind in _BITS and tensor.sparsity is None:
         needed = math.prod(shape) * _BITS[kind] // 8
         if needed > len(buffer.data):
             raise ValueError(f"a tensor of {needed} bytes in a buffer of {len(buffer.data)}")
 
 
-def _check_quantization(tensor: Any, shape: list[int], kind: str) -> None:
-    """Kernels compute with these numbers without looking: a zero point of 10^9 crashes them."""
+def _check_quantization(tensor: Any, shape: list[int], kind: str, stored: bool) -> None:
+    """Kernels compute with these numbers without looking: a zero point of 10^9 crashes them, and
+    XNNPACK a scale of 0 or one too small for a normal float."""
     quantization = tensor.quantization
     if quantization is None or quantization.scale is None or kind not in _ENDS:
         return
@@ -112,6 +114,10 @@ def _check_quantization(tensor: Any, shape: list[int], kind: str) -> None:
     zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
     if not np.isfinite(scale).all() or (scale < 0).any():
         raise ValueError(f"a scale of {scale.min()}")
+    if (
+        (scale < np.finfo("float32").tiny) & ((scale > 0) | (not stored and kind != "int32"))
+    ).any():
+        raise ValueError(f"a scale of {scale.min()} for {kind}")
     low, high = _ENDS[kind]
     if ((zero < low) | (zero > high)).any():
         raise ValueError(f"a zero point that {kind} does not have")

@@ -15,15 +15,17 @@ LABELS = ["a", "b", "c"]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A float file and an integer one of a very small network, with labels."""
+    """A float file and an integer one of a very small network, with labels; all names are given, so
+    that the files, and what is done to them, are the same in every run."""
     keras.utils.set_random_seed(1)
     net = keras.Sequential(
         [
             keras.Input((8, 8, 3), name="image"),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+            keras.layers.GlobalAveragePooling2D(name="pool"),
             keras.layers.Dense(3, name="logits"),
-        ]
+        ],
+        name="net",
     )
     folder = tmp_path_factory.mktemp("files")
     x = np.random.default_rng(0).uniform(-1, 1, (30, 8, 8, 3)).astype("float32")
@@ -108,6 +110,17 @@ def backwards(tree, graph):
 def too_short(tree, graph):
     buffer = tree.buffers[graph.tensors[graph.operators[0].inputs[1]].buffer]
     buffer.data = buffer.data[:-1]
+
+
+@pytest.mark.parametrize("scale", [0.0, 9e-41])
+def test_a_scale_that_crashes_xnnpack_is_found(files, scale):
+    def change(tree, graph):
+        graph.tensors[graph.operators[0].outputs[0]].quantization.scale = np.array(
+            [scale], "float32"
+        )
+
+    with pytest.raises(ValueError, match=r"a scale of (0\.0|8.*e-41) for int8"):
+        load(rewritten(files["int8"], change))
 
 
 @pytest.mark.parametrize(
