@@ -92,6 +92,8 @@ def _of_zip(path: Path) -> tuple[dict, str]:
         raise ValueError(
             f"{path} is damaged, or no .keras file that Keras wrote ({error})."
         ) from error
+    if isinstance(config, dict):
+        config.pop("compile_config", None)  # of its own training: it is not loaded
     return config, str(version)
 
 

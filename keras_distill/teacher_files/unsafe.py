@@ -6,6 +6,7 @@
 Keras refuses a Lambda by itself; tf_keras runs one out of an `.h5` file, and imports any module named in it.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +17,38 @@ _PACKAGES = ("keras", "tf_keras", "keras_hub", "keras_nlp", "keras_cv")
 _PARTS = "activations constraints dtype_policies initializers layers losses metrics mixed_precision models"
 _PARTS += " ops optimizers random regularizers src"
 _BUILTINS = ("activations", "initializers", "losses", "metrics", "regularizers", "constraints")
-# Functions of TensorFlow that a Keras 2 model may name as layers. Others read and write files, or run Python.
-_OPERATIONS = (
+# Functions of TensorFlow that a Keras 2 model may name as layers: those of these modules, and of `tf` itself
+# those below. All others stay out: among them are some that write files or load native libraries.
+_MODULES = (
     "__operators__ image linalg math nn random signal strings keras.activations keras.backend"
 )
-_NO_OPERATIONS = "function load_library load_op_library numpy_function print py_function"
+_FUNCTIONS = """
+abs acos acosh add add_n angle arg_max arg_min argmax argmin argsort as_string asin asinh atan atan2 atanh
+batch_to_space batch_to_space_nd betainc bincount bitcast boolean_mask broadcast_to cast ceil
+clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value complex concat conj constant
+convert_to_tensor cos cosh count_nonzero cross cumprod cumsum depth_to_space digamma div div_no_nan divide
+dynamic_partition dynamic_stitch edit_distance einsum ensure_shape equal erf erfc exp expand_dims expm1
+extract_image_patches extract_volume_patches eye fft fft2d fft3d fill floor floor_div floordiv floormod
+gather gather_nd greater greater_equal identity identity_n ifft ifft2d ifft3d igamma igammac imag
+invert_permutation is_finite is_inf is_nan less less_equal lgamma lin_space linspace log log1p log_sigmoid
+logical_and logical_not logical_or logical_xor matmul matrix_band_part matrix_diag matrix_diag_part
+matrix_set_diag matrix_transpose maximum meshgrid minimum mod multiply negative no_op norm not_equal
+one_hot ones ones_like pad pow range rank real realdiv reciprocal reduce_all reduce_any reduce_join
+reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum regex_replace repeat reshape
+reverse reverse_sequence reverse_v2 rint roll round rsqrt saturate_cast scalar_mul scatter_nd searchsorted
+segment_max segment_mean segment_min segment_prod segment_sum sequence_mask shape shape_n sigmoid sign sin
+sinh size slice sort space_to_batch space_to_batch_nd space_to_depth split sqrt square squared_difference
+squeeze stack stop_gradient strided_slice string_join string_split string_strip string_to_hash_bucket_fast
+string_to_number substr subtract tan tanh tensor_scatter_nd_add tensor_scatter_nd_max
+tensor_scatter_nd_min tensor_scatter_nd_sub tensor_scatter_nd_update tensordot tile to_double to_float
+to_int32 to_int64 trace transpose truediv truncatediv truncatemod unique unique_with_counts
+unravel_index unsorted_segment_max unsorted_segment_mean unsorted_segment_min unsorted_segment_prod
+unsorted_segment_sqrt_n unsorted_segment_sum unstack where where_v2 zeros zeros_like zeta
+"""
+# Of those modules: one reads a file, and the others change the process.
+_NO_OPERATIONS = re.compile(
+    r"fixed_unigram_candidate_sampler|eval|print_tensor|(set|get|clear|reset)_.*"
+)
 
 
 def refuse_code(config: Any, file) -> None:
@@ -68,10 +96,10 @@ def _called(kind: str, config) -> str | None:
 
 def _is_operation(function: str) -> bool:
     function = function.removeprefix("compat.v1.")
-    module, _, _ = function.rpartition(".")
-    if module:
-        return module in _OPERATIONS.split()
-    return function not in _NO_OPERATIONS.split()
+    module, _, name = function.rpartition(".")
+    if not module:
+        return name in _FUNCTIONS.split()
+    return module in _MODULES.split() and not _NO_OPERATIONS.fullmatch(name)
 
 
 def refuse_unknown(config: Any, file, custom_objects: dict | None) -> None:
@@ -92,9 +120,14 @@ def refuse_unknown(config: Any, file, custom_objects: dict | None) -> None:
         if own and not _known(name, registered, custom_objects or {}):
             raise ValueError(
                 f"{file} has '{name}' of {module or 'its author'}, which is not part of Keras: pass "
-                f"teachers.load(..., custom_objects={{'{registered or name}': …}}), or import the "
+                f"teachers.load(..., custom_objects={{'{_key(name, registered)}': …}}), or import the "
                 "module that registers it with keras.saving.register_keras_serializable."
             )
+
+
+def _key(name, registered) -> str:
+    """What custom_objects= calls it; a function that is not registered has "function" for that name."""
+    return str(registered if ">" in str(registered) else name)
 
 
 def _of_keras(module: str, kind: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import tf_keras
 
 import keras_distill as kd
+from keras_distill.teacher_files import unsafe
 from tests.keras_distill.networks import Subclassed, mlp
 
 
@@ -47,16 +48,74 @@ def test_code_in_a_file_is_never_run(library, name, tmp_path):
     assert not path.with_suffix(".made").exists()
 
 
-def test_functions_of_tensorflow_that_are_no_layers_are_not_run(tmp_path):
-    x = tf_keras.Input((4,))
-    tf_keras.Model(x, x * 2.0).save(tmp_path / "old.h5")
+def with_function(path, function, call=None):
+    """An `.h5` of Keras 2 that calls a function of TensorFlow."""
     import h5py
 
-    with h5py.File(tmp_path / "old.h5", "r+") as file:
-        config = file.attrs["model_config"]
-        file.attrs["model_config"] = config.replace("math.multiply", "io.write_file")
-    with pytest.raises(ValueError, match=r"calls tf.io.write_file.* it is not run"):
-        kd.teachers.load(tmp_path / "old.h5")
+    x = tf_keras.Input((4,))
+    tf_keras.Model(x, x * 2.0).save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "TFOpLambda":
+                layer["config"]["function"] = function
+                layer["inbound_nodes"] = call or layer["inbound_nodes"]
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "io.write_file",
+        "compat.v1.write_file",
+        "compat.v1.read_file",
+        "compat.v1.py_func",
+        "compat.v1.set_random_seed",
+        "nn.fixed_unigram_candidate_sampler",
+        "random.set_seed",
+        "xla_custom_call",
+        "rpc_call",
+    ],
+)
+def test_functions_of_tensorflow_that_are_no_layers_are_not_run(function, tmp_path):
+    with pytest.raises(ValueError, match=rf"calls tf.{function}.* it is not run"):
+        kd.teachers.load(with_function(tmp_path / "old.h5", function))
+
+
+def test_a_native_library_that_a_file_names_is_not_loaded(tmp_path):
+    call = [["_CONSTANT_VALUE", -1, str(tmp_path / "trap.so"), {}]]
+    path = with_function(tmp_path / "old.h5", "compat.v1.load_file_system_library", call)
+    with pytest.raises(ValueError, match=r"load_file_system_library.* it is not run"):
+        kd.teachers.load(path)
+
+
+@pytest.mark.parametrize("function", ["compat.v1.transpose", "reshape", "nn.relu"])
+def test_functions_of_tensorflow_that_are_layers_are(function):
+    unsafe.refuse_code({"class_name": "TFOpLambda", "config": {"function": function}}, "old.h5")
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_the_loss_that_a_model_was_trained_with_is_not_asked_for(library, tmp_path):
+    def own(truth, answer):
+        return truth - answer
+
+    model = library.Sequential([library.Input((4,)), library.layers.Dense(3)])
+    model.compile("sgd", own)
+    model.save(tmp_path / "model.keras")
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_allclose(kd.teachers.load(tmp_path / "model.keras")(x), model(x), atol=1e-6)
+
+
+def test_a_function_of_ones_own_is_asked_for_by_its_name(tmp_path):
+    def own(x):
+        return x
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=own)])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"custom_objects=\{'own': …\}"):
+        kd.teachers.load(tmp_path / "model.keras")
+    assert kd.teachers.load(tmp_path / "model.keras", custom_objects={"own": own}).layers
 
 
 def test_modules_that_a_file_names_are_not_imported(tmp_path):
