@@ -45,6 +45,17 @@ to_int32 to_int64 trace transpose truediv truncatediv truncatemod unique unique_
 unravel_index unsorted_segment_max unsorted_segment_mean unsorted_segment_min unsorted_segment_prod
 unsorted_segment_sqrt_n unsorted_segment_sum unstack where where_v2 zeros zeros_like zeta
 """
+# Of the operations themselves, which files of TensorFlow 2.0 to 2.3 hold.
+_NODES = """
+Abs Add AddN AddV2 ArgMax ArgMin AvgPool BatchMatMulV2 BiasAdd BroadcastTo Cast Ceil ClipByValue ConcatV2
+Conv2D Cos Cumsum DepthToSpace DepthwiseConv2dNative Einsum Elu Equal Exp ExpandDims Fill Floor FloorDiv
+FloorMod GatherNd GatherV2 Greater GreaterEqual Identity LeakyRelu Less LessEqual Log Log1p LogSoftmax
+LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum Mean Min Minimum MirrorPad Mul Neg NotEqual
+OneHot OnesLike Pack Pad PadV2 Pow Prod Range RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear
+ResizeNearestNeighbor ReverseV2 Round Rsqrt Select SelectV2 Selu Shape Sigmoid Sign Sin Size Slice Softmax
+Softplus Softsign SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice
+Sub Sum Tanh Tile TopKV2 Transpose Unpack ZerosLike
+"""
 # Of those modules: one reads a file, and the others change the process.
 _NO_OPERATIONS = re.compile(
     r"fixed_unigram_candidate_sampler|eval|print_tensor|(set|get|clear|reset)_.*"
@@ -60,7 +71,7 @@ def refuse_code(config: Any, file) -> None:
     for entry in _entries(config):
         kind, inner = entry["class_name"], entry["config"]
         name = inner.get("name") if isinstance(inner, dict) else None
-        if kind == "__lambda__" or (kind == "Lambda" and _has_code(inner)):
+        if kind == "__lambda__" or _has_code(kind, inner):
             raise ValueError(
                 f"{file} carries Python code{_of_layer(name)}, which is not run: if you trust the file, load "
                 "it yourself with keras.models.load_model(..., safe_mode=False) and pass the model."
@@ -72,12 +83,17 @@ def refuse_code(config: Any, file) -> None:
             )
 
 
-def _has_code(config) -> bool:
-    """Whether a Lambda brings one of its functions along, in place of naming it."""
-    parts = ("function", "output_shape", "mask")
-    return isinstance(config.get("function"), list) or any(
-        config.get(f"{part}_type") == "lambda" or "__lambda__" in str(config.get(part))
-        for part in parts
+def _has_code(kind: str, config) -> bool:
+    """Whether a layer brings one of its functions along, in place of naming it: a Lambda, a wrapped cell."""
+    if not isinstance(config, dict):
+        return False
+    if any(str(key).endswith("_type") and value == "lambda" for key, value in config.items()):
+        return True
+    return kind == "Lambda" and (
+        isinstance(config.get("function"), list)
+        or any(
+            "__lambda__" in str(config.get(part)) for part in ("function", "output_shape", "mask")
+        )
     )
 
 
@@ -89,6 +105,9 @@ def _called(kind: str, config) -> str | None:
     """The function of TensorFlow that a layer of Keras 2 is made of; None for other layers."""
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         return str(config.get("function"))
+    if kind == "TensorFlowOpLayer":  # one node of a graph
+        node = config.get("node_def")
+        return f"raw_ops.{node.get('op') if isinstance(node, dict) else '?'}"
     if kind == "ClassMethod" and not str(config.get("cls_symbol")).endswith("Tensor"):
         return f"{config.get('cls_symbol')}.{config.get('method_name')}"
     return None
@@ -97,6 +116,8 @@ def _called(kind: str, config) -> str | None:
 def _is_operation(function: str) -> bool:
     function = function.removeprefix("compat.v1.")
     module, _, name = function.rpartition(".")
+    if module == "raw_ops":
+        return name in _NODES.split()
     if not module:
         return name in _FUNCTIONS.split()
     return module in _MODULES.split() and not _NO_OPERATIONS.fullmatch(name)

@@ -1,6 +1,8 @@
 """Files of Keras: whole, damaged, with code inside."""
 
+import base64
 import json
+import marshal
 import zipfile
 
 import keras
@@ -88,6 +90,49 @@ def test_a_native_library_that_a_file_names_is_not_loaded(tmp_path):
     path = with_function(tmp_path / "old.h5", "compat.v1.load_file_system_library", call)
     with pytest.raises(ValueError, match=r"load_file_system_library.* it is not run"):
         kd.teachers.load(path)
+
+
+def test_nodes_of_graphs_that_are_no_layers_are_not_run(tmp_path):
+    import h5py
+
+    path = with_function(tmp_path / "old.h5", "math.multiply")
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "TFOpLambda":
+                layer["class_name"] = "TensorFlowOpLayer"
+                layer["config"] = {"name": "trap", "node_def": {"name": "trap", "op": "WriteFile"}}
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(ValueError, match=r"calls tf.raw_ops.WriteFile \(layer 'trap'\)"):
+        kd.teachers.load(path)
+
+
+def test_code_in_a_cell_is_not_run(tmp_path):
+    import h5py
+
+    x = tf_keras.Input((5, 4))
+    tf_keras.Model(x, tf_keras.layers.RNN(tf_keras.layers.GRUCell(4))(x)).save(tmp_path / "old.h5")
+    marker = tmp_path / "made"
+    made = {}
+    exec(f"def trap(i, o):\n    open({str(marker)!r}, 'w').close()\n    return o", made)
+    code = base64.b64encode(marshal.dumps(made["trap"].__code__)).decode()
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        inner = config["config"]["layers"][1]["config"]
+        inner["cell"] = {
+            "class_name": "ResidualWrapper",
+            "config": {
+                "name": "trap",
+                "cell": inner["cell"],
+                "residual_fn": [code, None, None],
+                "residual_fn_type": "lambda",
+                "residual_fn_module": "builtins",
+            },
+        }
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(ValueError, match=r"carries Python code \(layer 'trap'\)"):
+        kd.teachers.load(tmp_path / "old.h5")
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("function", ["compat.v1.transpose", "reshape", "nn.relu"])
