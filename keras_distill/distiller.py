@@ -101,7 +101,8 @@ class Distiller(DistillationModel):
             student, student_inputs, student_activation, self._layers_of("student_layer_name")
         )
         self._check_models()
-        self._input_ranges = InputRanges(len(getattr(student, "inputs", None) or [None]))
+        inputs = [one.name for one in getattr(student, "inputs", None) or []]
+        self._input_ranges = InputRanges(len(inputs) or 1, inputs)
         self._hard_loss: Any = None
         self._checked = False
 
@@ -323,12 +324,18 @@ class Distiller(DistillationModel):
 
     def prepare(self, x, steps: int | None) -> None:
         """Refuse what looks like probabilities where logits are assumed; freeze the teacher if that pays."""
+        insist = self.compile_arguments()["teacher_runtime"] == "litert"
+        if x is None:
+            if insist and self.student_loss_weight < 1:
+                raise ValueError(
+                    "teacher_runtime='litert' needs a look at a batch before the training, and these data "
+                    "show none: give arrays, or a tf.data.Dataset whose examples all have one known shape."
+                )
+            return
         if self._asks():
             self._look(x)
-        if self._freezes(steps):
-            insist = self.compile_arguments()["teacher_runtime"] == "litert"
-            if self._teacher.freeze(x, insist):
-                self.train_function = None  # it was made for the teacher's layers
+        if self._freezes(steps) and self._teacher.freeze(x, insist):
+            self.train_function = None  # it was made for the teacher's layers
 
     def before_epoch(self) -> None:
         """Let the teacher's layers answer again if somebody has set their weights."""

@@ -47,16 +47,23 @@ class FrozenNetwork:
     """
 
     def __init__(self, network: Network, inputs):
+        import tensorflow as tf
+
         from tflite_export import convert, runtime
         from tflite_export.signature import ModelInput
 
         self._network = network
+        self._form = _form(inputs)
+        if self._form is None:
+            raise ValueError("The teacher's inputs are sparse, ragged or of open rank.")
+        self._retired = keras.Variable(False, trainable=False, dtype="bool", name="retired")
         self._weights = [(v, ops.convert_to_numpy(v)) for v in network.model.variables]
         batch = [ops.convert_to_tensor(tensor) for tensor in keras.tree.flatten(inputs)]
 
         def answer(*flat):
             answer = self._ask_network(keras.tree.pack_sequence_as(inputs, list(flat)))
             self._template = answer
+            _require_known(tf.compat.v1.get_default_graph())
             return _tensors(answer)
 
         converted = convert.convert_function(
@@ -81,7 +88,9 @@ class FrozenNetwork:
         self._check(inputs, batch)
 
     def __call__(self, inputs) -> Answer:
-        """Return the answer to a batch of the network's inputs."""
+        """Return the answer to a batch of the network's inputs; one of another form is the network's own."""
+        if not self.fits(inputs):
+            return self._ask_network(inputs)
         flat = keras.tree.flatten(inputs)
         specs = [((None, *o.shape[1:]), o.dtype) for o in self._interpreter.outputs]
         tensors = ops.cond(
@@ -90,6 +99,14 @@ class FrozenNetwork:
             lambda: _tensors(self._ask_network(inputs)),
         )
         return self._as_answer(tensors)
+
+    def fits(self, inputs) -> bool:
+        """Whether a batch has the structure, the sizes and the types of the first one."""
+        return _form(inputs) == self._form
+
+    def retire(self) -> None:
+        """Let the network answer from now on, wherever this is still a part of a graph."""
+        self._retired.assign(True)
 
     def current(self) -> bool:
         """Whether all weights are what they were when the network was frozen."""
@@ -104,7 +121,7 @@ class FrozenNetwork:
             ops.all(ops.equal(ops.reshape(variable, (-1,))[:4096], value.reshape(-1)[:4096]))
             for variable, value in (self._weights[i] for i in sorted({*spread, *last}))
         ]
-        return ops.all(ops.stack(same)) if same else ops.convert_to_tensor(True)
+        return ops.all(ops.stack([ops.logical_not(self._retired), *same]))
 
     def _ask_network(self, inputs) -> Answer:
         return self._network.answer(inputs, training=False)
@@ -121,11 +138,13 @@ class FrozenNetwork:
         pieces = self._interpreter.delegate_partitions()
         if pieces is None or not 1 <= pieces <= MOST_PIECES:
             raise ValueError(f"XNNPACK takes the network in {pieces} pieces.")
-        ours = self._run(*(ops.convert_to_numpy(tensor) for tensor in batch))
-        theirs = [ops.convert_to_numpy(tensor) for tensor in _tensors(self._ask_network(inputs))]
-        for our, their in zip(ours, theirs, strict=True):
-            scale = max(1.0, float(np.max(np.abs(their), initial=0.0)))
-            if our.shape != their.shape or not np.allclose(our, their, 0.0, TOLERANCE * scale):
+        # One example more too: a network that mixes examples would see those that a batch is filled up with.
+        more = [ops.concatenate([tensor, tensor[:1]]) for tensor in batch]
+        for flat in (batch, more):
+            ours = self._run(*map(ops.convert_to_numpy, flat))
+            answer = self._ask_network(keras.tree.pack_sequence_as(inputs, flat))
+            theirs = [ops.convert_to_numpy(tensor) for tensor in _tensors(answer)]
+            if not all(map(_alike, ours, theirs)):
                 raise ValueError("LiteRT answers differently.")
 
 
@@ -134,6 +153,35 @@ _FIELDS = ("outputs", "logits", "inner")
 
 def _tensors(answer: Answer) -> list[Any]:
     return keras.tree.flatten({field: getattr(answer, field) for field in _FIELDS})
+
+
+def _form(inputs) -> list[tuple] | None:
+    """Place, shape of an example and type of each tensor; None where one is sparse, ragged, of open rank."""
+    import tensorflow as tf
+
+    form = []
+    for path, tensor in keras.tree.flatten_with_path(inputs):
+        if (
+            not isinstance(tensor, np.ndarray | tf.Tensor)
+            or tf.TensorShape(tensor.shape).rank is None
+        ):
+            return None
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        form.append((path, tuple(tensor.shape[1:]), "float32" if dtype == "float64" else dtype))
+    return form
+
+
+def _require_known(graph) -> None:
+    """Refuse what the weights do not tell: states of an RNN, tables, a `tf.Variable` of a layer."""
+    if any(one.dtype.name == "resource" for one in graph.external_captures):
+        raise ValueError("The teacher reads variables or tables that are none of its weights.")
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    largest = np.max(np.abs(theirs[np.isfinite(theirs)]), initial=np.finfo("float32").tiny)
+    return np.allclose(ours, theirs, 0.0, TOLERANCE * largest, equal_nan=True)
 
 
 def _cpus() -> int:

@@ -14,25 +14,32 @@ from keras import ops
 
 
 class InputRanges:
-    """The lowest and the highest value of each of `count` inputs.
+    """The lowest and the highest value of each of `count` inputs, whose `names` a dict of them may have.
 
     No `keras.Layer`, so that the student's weights stay the only ones that are saved by `save_weights`.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, names=()):
+        self._names = list(names)
         self._ends = keras.Variable(
             np.tile([np.inf, -np.inf], (count, 1)), trainable=False, dtype="float32"
         )
 
     def note(self, inputs) -> None:
         """Take in one batch, in the structure of the model's inputs; what is not finite is left out."""
-        flat = keras.tree.flatten(inputs)
+        flat = self._in_order(inputs)
         if len(flat) != self._ends.shape[0]:
             return
         ends = [self._with(self._ends[i], x) for i, x in enumerate(flat)]
         self._ends.assign(ops.stack(ends))
 
+    def _in_order(self, inputs) -> list:
+        if isinstance(inputs, dict) and set(self._names) == set(inputs):
+            return [inputs[name] for name in self._names]
+        return keras.tree.flatten(inputs)
+
     def _with(self, ends, x):
+        x = getattr(x, "values", x)  # of sparse and ragged tensors
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
             return ends
         low, high = (ops.cast(end, "float32") for end in (ops.min(x), ops.max(x)))
@@ -40,7 +47,7 @@ class InputRanges:
         return ops.where(ops.all(ops.isfinite(wider)), wider, ends)
 
     def values(self) -> tuple[tuple[float, float] | None, ...]:
-        """(lowest, highest) of each input in the order of `keras.tree.flatten`; None where none was seen."""
+        """(lowest, highest) of each input in the model's order; None where none was seen."""
         ends = self.state()
         return tuple((float(a), float(b)) if a <= b else None for a, b in ends)
 

@@ -136,11 +136,12 @@ class ModelTeacher(Teacher):
         Raises:
             ValueError: with `insist`, why it cannot.
         """
-        if self._frozen is not None and self._frozen.current():
+        inputs = self.network.select(x)
+        if self._frozen is not None and self._frozen.current() and self._frozen.fits(inputs):
             return False
-        self._frozen = None
+        self._thaw()
         try:
-            self._frozen = FrozenNetwork(self.network, self.network.select(x))
+            self._frozen = FrozenNetwork(self.network, inputs)
         except Exception:  # converters have many ways to refuse
             self._freezable = False
             if insist:
@@ -151,8 +152,13 @@ class ModelTeacher(Teacher):
         """Forget the frozen network if the model's weights were set since."""
         if self._frozen is None or self._frozen.current():
             return False
-        self._frozen = None
+        self._thaw()
         return True
+
+    def _thaw(self) -> None:
+        if self._frozen is not None:
+            self._frozen.retire()  # another Distiller may have it in its graph
+        self._frozen = None
 
     @property
     def known(self) -> bool:

@@ -59,7 +59,10 @@ class DistillationModel(keras.Model):
         return False
 
     def prepare(self, x, steps: int | None) -> None:
-        """Get ready for a training with a look at its first batch, and refuse what cannot be meant."""
+        """Get ready for a training with a look at its first batch, and refuse what cannot be meant.
+
+        `x` is None where that batch cannot be had.
+        """
 
     def before_epoch(self) -> None:
         """Called before each epoch of `fit`."""
@@ -108,12 +111,11 @@ class DistillationModel(keras.Model):
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
         steps = fit_data.steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
         if self.wants_batch(steps):
-            if steps is None and not self.wants_real_batch():
-                batch, x = fit_data.shaped_batch(x), x
+            if steps is None and _is_data_set(x) and not self.wants_real_batch():
+                batch = fit_data.shaped_batch(x)
             else:
                 batch, x = fit_data.first_batch(x, batch_size)
-            if batch is not None:
-                self.prepare(batch, steps)
+            self.prepare(batch, steps)
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
         if arrays and shuffle is True:
@@ -129,7 +131,7 @@ class DistillationModel(keras.Model):
             x, y, sample_weight, batch_size, shuffle = shuffled.dataset, None, None, None, False
             if steps_per_epoch is not None:  # each epoch the first of its own order
                 x, steps_per_epoch = x.take(steps_per_epoch), None
-        elif type(x).__module__.startswith("tensorflow."):
+        elif _is_data_set(x):
             shuffle = False  # a tf.data.Dataset shuffles itself; Keras would warn
         if isinstance(callbacks, keras.callbacks.CallbackList):
             for callback in added:
@@ -203,6 +205,10 @@ class DistillationModel(keras.Model):
         # `variables` holds the seeds' states and `weights` does not; their order is that of the layers.
         weights = {id(weight) for weight in self.weights}
         return [variable for variable in self.variables if id(variable) not in weights]
+
+
+def _is_data_set(x) -> bool:
+    return type(x).__module__.startswith("tensorflow.")
 
 
 class _BeforeEpoch(keras.callbacks.Callback):

@@ -240,3 +240,176 @@ def test_runtime_is_checked_and_saved(tmp_path):
     loaded.fit(x, y, verbose=0)
     assert is_frozen(loaded)
     assert equal_weights(weights_of(loaded.teacher), teacher)
+
+
+def of_any_length(name=None):
+    inputs = keras.Input((None, 4), name=name)
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(8, 3, padding="same")(inputs))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def of_two_inputs():
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    return keras.Model([b, a], layers.Dense(3)(layers.Concatenate()([b, a])))
+
+
+def rescaling():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(3)(layers.Rescaling(1.0)(inputs)))
+
+
+def soft_loss_of_fit(model, x, batch_size=4):
+    rows = len(keras.tree.flatten(x)[0])
+    history = model.fit(x, np.arange(rows) % 3, batch_size=batch_size, verbose=0, shuffle=False)
+    return history.history["soft_targets"][0]
+
+
+FORMS = {
+    "longer": (of_any_length, np.ones((4, 5, 4), "float32"), np.ones((4, 9, 4), "float32")),
+    "other places": (
+        of_two_inputs,
+        {"a": np.zeros((4, 4), "float32"), "b": np.ones((4, 4), "float32")},
+        [np.ones((4, 4), "float32"), np.zeros((4, 4), "float32")],
+    ),
+    "other type": (rescaling, np.ones((4, 4), "uint8"), np.full((4, 4), 0.7, "float32")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_later_fit_may_have_other_inputs(form):
+    network, first, second = FORMS[form]
+    teacher, student = network(), network()
+    model = still(teacher, student)
+    soft_loss_of_fit(model, first)
+    expected = soft_loss_of_fit(still(teacher, student, "keras"), second)
+    assert soft_loss_of_fit(model, second) == pytest.approx(expected, rel=1e-5)
+    assert is_frozen(model)
+
+
+def test_batches_of_other_lengths_are_answered_by_the_layers():
+    lengths = [3, 4, 5, 6, 7, 8]
+    teacher, student = of_any_length(), of_any_length()
+    examples_ = [(np.full((n, 4), n, "float32"), n % 3) for n in lengths]
+    spec = (tf.TensorSpec((None, 4)), tf.TensorSpec((), tf.int32))
+    data = tf.data.Dataset.from_generator(lambda: iter(examples_), output_signature=spec)
+    data = data.padded_batch(2).apply(tf.data.experimental.assert_cardinality(3))
+    found = still(teacher, student).fit(data, verbose=0).history["loss"]
+    assert found == pytest.approx(
+        still(teacher, student, "keras").fit(data, verbose=0).history["loss"]
+    )
+
+
+def soft_losses(teacher, student, x):
+    """With LiteRT where it can, and with the layers."""
+    return [
+        soft_loss_of_fit(still(teacher, student, runtime), x, batch_size=4)
+        for runtime in ("auto", "keras")
+    ]
+
+
+class MinusMean(layers.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
+class OwnVariable(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = tf.Variable(1.0)
+
+    def call(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize("layer", [MinusMean, OwnVariable])
+def test_what_is_more_than_a_function_of_weights_and_example_is_not_frozen(layer, monkeypatch):
+    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, layer()(layers.Dense(3)(inputs)))
+    x, _ = examples(11)
+    found, expected = soft_losses(teacher, mlp(), x)
+    assert found == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"none of its weights|answers differently"):
+        still(teacher, mlp()).fit(x, np.zeros(11), verbose=0)
+
+
+def test_the_states_of_a_teacher_go_on_as_with_its_layers(monkeypatch):
+    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
+    inputs = keras.Input((5, 4), batch_size=4)
+    recurrent = layers.GRU(6, stateful=True)
+    teacher = keras.Model(inputs, layers.Dense(3)(recurrent(inputs)))
+    student = of_any_length()
+    x = np.random.default_rng(0).normal(size=(8, 5, 4)).astype("float32")
+    losses = []
+    for runtime in ("auto", "keras"):
+        recurrent.reset_state()
+        losses.append(soft_loss_of_fit(still(teacher, student, runtime), x))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_two_distillers_that_share_a_teacher_both_notice():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(
+        2000, activation="relu"
+    )  # a kernel of more than is looked at in each step
+    network = keras.Model(inputs, layers.Dense(3)(hidden(inputs)))
+    teacher = kd.teachers.ModelTeacher(network)
+    first, second = still(teacher, mlp()), still(teacher, mlp())
+    x, _ = examples(8)
+    soft_loss_of_fit(first, x), soft_loss_of_fit(second, x)
+    kernel = np.array(hidden.kernel)
+    kernel[3] += 100
+    hidden.kernel.assign(kernel)
+    soft_loss_of_fit(first, x)
+    expected = soft_loss_of_fit(still(network, second.student, "keras"), x)
+    assert soft_loss_of_fit(second, x) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sparse_inputs_are_left_to_the_layers(monkeypatch):
+    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
+
+    def network():
+        inputs = keras.Input((4,), sparse=True)
+        return keras.Model(inputs, layers.Dense(3)(inputs))
+
+    x, y = examples(8)
+    data = tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(x), y)).batch(4)
+    model = still(network(), network(), "auto")
+    assert np.isfinite(model.fit(data, verbose=0).history["loss"][0])
+    assert not is_frozen(model)
+    assert model.student.recorded_input_ranges == ((x.min(), x.max()),)
+
+
+def test_nan_from_the_teacher_is_named_with_litert_too():
+    x, y = examples()
+    teacher = mlp()
+    teacher.layers[-1].kernel.assign(np.full((8, 3), np.nan))
+    with pytest.raises(ValueError, match="the teacher answers NaN in 24 of 24 examples"):
+        still(teacher, mlp()).fit(x, y, verbose=0)
+
+
+def test_a_teacher_in_half_precision_is_refused_with_a_sentence():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    teacher = mlp()
+    keras.config.set_dtype_policy("float32")
+    x, y = examples()
+    with pytest.raises(ValueError, match="LiteRT answers differently"):
+        still(teacher, mlp()).fit(x, y, verbose=0)
+
+
+def test_generators_freeze_and_what_shows_no_batch_is_refused():
+    x, y = examples(24)
+    seen = []
+
+    def batches():
+        for i in (0, 8, 16):
+            seen.append(i)
+            yield x[i : i + 8], y[i : i + 8]
+
+    model = still(mlp(), mlp())
+    model.fit(batches(), verbose=0)
+    assert is_frozen(model)
+    assert seen == [0, 8, 16]
+    data = one_shot([(x, y)]).map(lambda a, b: (tf.ensure_shape(a[:, : len(a)], (None, None)), b))
+    with pytest.raises(ValueError, match="needs a look at a batch"):
+        still(mlp(), mlp()).fit(data, verbose=0)

@@ -65,3 +65,14 @@ def test_validation_is_not_training():
     model.evaluate(1000 * x, y, verbose=0)
     [(low, high)] = model.student.recorded_input_ranges
     assert (low, high) == (x.min(), x.max())
+
+
+def test_inputs_given_by_name_are_recorded_in_the_models_order():
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    network = keras.Model([b, a], keras.layers.Dense(3)(keras.layers.Concatenate()([b, a])))
+    x, y = examples()
+    model = kd.Distiller(keras.models.clone_model(network), network, "soft_targets")
+    model.compile("sgd", loss=SCE)
+    model.fit({"a": x, "b": 100 * x}, y, verbose=0)
+    assert network.recorded_input_ranges[0] == pytest.approx((100 * x.min(), 100 * x.max()))
+    assert network.recorded_input_ranges[1] == pytest.approx((x.min(), x.max()))
