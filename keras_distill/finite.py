@@ -1,6 +1,6 @@
 """NaN and infinity stop a training before they spoil the student, with a sentence on where they come from.
 
-checked = guard(loss, gradient_norm, step, evidence, undo)     # in the graph; raises there
+checked = guard(loss, finite_gradients, step, evidence, undo)     # in the graph; raises there
 explain("The loss is NaN", 12, evidence)                       # the sentence
 """
 
@@ -21,11 +21,12 @@ REASONS = {
 }
 
 
-def guard(loss, gradient_norm, step, evidence: dict[str, list], undo):
+def guard(loss, finite_gradients, step, evidence: dict[str, list], undo):
     """Return a tensor whose computation raises ValueError where loss or gradients are not finite.
 
     Args:
-        loss, gradient_norm: scalars.
+        loss: a scalar.
+        finite_gradients: whether all gradients are finite.
         step: number of the steps that are done, a scalar.
         evidence: {a key of REASONS: tensors}.
         undo: called, in the graph, before it raises.
@@ -45,7 +46,7 @@ def guard(loss, gradient_norm, step, evidence: dict[str, list], undo):
         return call_numpy_flat(stop, [loss, step, *tensors], [((), "bool")])[0]
 
     return ops.cond(
-        ops.logical_and(ops.isfinite(loss), ops.isfinite(gradient_norm)),
+        ops.logical_and(ops.isfinite(loss), finite_gradients),
         lambda: ops.convert_to_tensor(True),
         undo_and_stop,
     )

@@ -123,3 +123,15 @@ def test_overflow_in_mixed_precision_is_left_to_the_optimizer():
     before = weights_of(student)
     model.train_on_batch(x, y)  # the gradients overflow: the scale is halved, nothing else happens
     assert equal_weights(weights_of(student), before)
+
+
+def test_large_gradients_and_gradients_of_several_types_are_finite():
+    x, y = examples()
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, dtype="float64")(inputs)
+    student = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(hidden))
+    assert np.isfinite(distiller(student=student).train_on_batch(x, y)[0])
+    model = distiller(student=mlp(), weights=1e21)  # their squares are more than float32 holds
+    model.compile(keras.optimizers.SGD(0.01, clipvalue=1.0), loss=SCE)
+    model.train_on_batch(x, y)
+    assert finite(model.student)
