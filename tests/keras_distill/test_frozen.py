@@ -347,19 +347,44 @@ def test_the_states_of_a_teacher_go_on_as_with_its_layers(monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_two_distillers_that_share_a_teacher_both_notice():
+def wide():
+    """A network with a kernel of more weights than are looked at in each step; and that layer."""
     inputs = keras.Input((4,))
-    hidden = layers.Dense(
-        2000, activation="relu"
-    )  # a kernel of more than is looked at in each step
-    network = keras.Model(inputs, layers.Dense(3)(hidden(inputs)))
+    hidden = layers.Dense(2000, activation="relu")
+    return keras.Model(inputs, layers.Dense(3)(hidden(inputs))), hidden
+
+
+def change_last_row(layer):
+    kernel = np.array(layer.kernel)
+    kernel[3] += 100
+    layer.kernel.assign(kernel)
+
+
+def test_a_weight_that_no_step_looks_at_counts_from_the_next_epoch():
+    teacher, hidden = wide()
+    x, y = examples(8)
+    student = mlp()
+    model = still(teacher, student)
+
+    class Sets(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                change_last_row(hidden)
+
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[Sets()]).history["soft_targets"]
+    expected = soft(still(teacher, student, "keras"), x, y)
+    assert history[1] == pytest.approx(expected, rel=1e-5)
+    assert history[0] != pytest.approx(expected, rel=1e-2)
+
+
+def test_two_distillers_that_share_a_teacher_both_notice():
+    network, hidden = wide()
     teacher = kd.teachers.ModelTeacher(network)
     first, second = still(teacher, mlp()), still(teacher, mlp())
     x, _ = examples(8)
-    soft_loss_of_fit(first, x), soft_loss_of_fit(second, x)
-    kernel = np.array(hidden.kernel)
-    kernel[3] += 100
-    hidden.kernel.assign(kernel)
+    soft_loss_of_fit(first, x)
+    soft_loss_of_fit(second, x)
+    change_last_row(hidden)
     soft_loss_of_fit(first, x)
     expected = soft_loss_of_fit(still(network, second.student, "keras"), x)
     assert soft_loss_of_fit(second, x) == pytest.approx(expected, rel=1e-5)
