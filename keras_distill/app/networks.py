@@ -14,7 +14,12 @@ import numpy as np
 from keras_distill import card, data, students, teachers
 from keras_distill.app import finetune, resume
 from keras_distill.app.classifier import Classifier
-from keras_distill.app.file_classifier import file_classifier, photo_size, same_classes
+from keras_distill.app.file_classifier import (
+    file_classifier,
+    normalization_of,
+    photo_size,
+    same_classes,
+)
 
 
 def card_of(network: Classifier, listing: data.Listing) -> card.Card:
@@ -137,4 +142,4 @@ def _load(
     said = said or card.Card()
     if model.output_shape == (None, len(listing.class_names)):
         same_classes(file, said.class_names, listing.class_names)
-    return Classifier(model, normalization or said.normalization or students.NORMALIZATION, size)
+    return Classifier(model, normalization_of(file, normalization, said), size)
