@@ -108,7 +108,7 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of labels {path}.")
     try:
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").splitlines()  # Windows puts a mark before the first
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no text in UTF-8: give one class name on each line.") from None
 

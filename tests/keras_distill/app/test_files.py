@@ -63,7 +63,7 @@ def test_export_takes_arrays_labels_and_normalisation_that_are_given(tmp_path, c
     keras.Model(inputs, outputs).save(tmp_path / "plain.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8)
     np.savez(tmp_path / "data.npz", x_train=pixels, x_test=pixels[:0])
-    (tmp_path / "names.txt").write_text("even\nodd\n")
+    (tmp_path / "names.txt").write_text("even\r\nodd\r\n", "utf-8-sig", newline="")
     arguments = ["export", tmp_path / "plain.keras", "-o", tmp_path / "o.tflite"]
     arguments += ["--quantization", "int8", "--data", tmp_path / "data.npz", "--examples", "20"]
     code, _, err = call(capsys, *arguments)
