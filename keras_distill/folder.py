@@ -200,6 +200,7 @@ def _list_classes(root: Path) -> dict[str, list[Path]]:
         entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
     _refuse_splits(root, names)
+    _refuse_odd_names(names)
     classes = {name: find_photos(root / name) for name in names}
     if not any(classes.values()):
         raise ValueError(
@@ -218,6 +219,19 @@ def _list_classes(root: Path) -> dict[str, list[Path]]:
             "sub-folder of its own."
         )
     return classes
+
+
+def _refuse_odd_names(class_names: list[str]) -> None:
+    """A class's name is a line of text, in the files of labels: found before the training, not after."""
+    for name in class_names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            odd = "is not in UTF-8"
+        else:
+            odd = "" if name.splitlines() == [name] else "has a line break"
+        if odd:
+            raise ValueError(f"The name of the class folder {name!r} {odd}: rename it.")
 
 
 def _what_else(folder: Path) -> str:

@@ -115,9 +115,17 @@ def find_photos(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def visible_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """All files in a folder and its sub-folders, but for hidden ones and hidden sub-folders."""
-    found = []
+    """All files in a folder and its sub-folders, but for hidden ones and hidden sub-folders.
+
+    A folder that links lead to again, as one to its own parent does, is looked into once.
+    """
+    found: list[Path] = []
+    seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = os.path.realpath(parent)
+        folders[:] = [] if place in seen else sorted(f for f in folders if not f.startswith("."))
+        if place in seen:
+            continue
+        seen.add(place)
         found += [Path(parent) / name for name in files if not name.startswith(".")]
     return found

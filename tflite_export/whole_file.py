@@ -17,12 +17,14 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     """Writes `content` at `path`, making its folder if there is none, and returns the path.
 
     Raises:
-        ValueError: `path` is a folder, or lies below a file.
+        ValueError: `path` is a folder or a device, or lies below a file.
         OSError: it cannot be written; `filename` is `path`.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it.")
+    if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
+        raise ValueError(f"{path} is no ordinary file: give another name.")
     if path.parent.is_file():
         raise ValueError(f"{path.parent} is a file, not a folder: {path} cannot be written.")
     path.parent.mkdir(parents=True, exist_ok=True)

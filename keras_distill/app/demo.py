@@ -20,7 +20,7 @@ import numpy as np
 
 import keras_distill as kd
 from keras_distill import data, epoch, students
-from keras_distill.app import results
+from keras_distill.app import results, resume
 from keras_distill.app.classifier import Classifier, write_student
 from keras_distill.app.progress import Progress
 
@@ -79,6 +79,10 @@ def run(output: str | Path, setting: Setting | None = None) -> dict:
     setting = setting or Setting()
     started = time.monotonic()
     folder = Path(output)
+    if resume.holds_run(folder):
+        raise ValueError(
+            f"{folder} holds a run of distill, which would be written over: give another --output."
+        )
     results.make_folder(folder)
     digits = data.digits()
     test = data.arrays(digits.x_test, digits.y_test, 64, shuffle=False)

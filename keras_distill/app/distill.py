@@ -105,7 +105,11 @@ def run(
         arguments,
         {
             "photos": resume.of_photos(photos, listing.train_files + listing.validation_files),
-            **{name: resume.of(arguments[name]) for name in FILES if arguments[name] is not None},
+            **{
+                name: resume.of(arguments[name])
+                for name in FILES
+                if arguments[name] is not None and not networks.is_name(arguments[name])
+            },
         },
     )
     summary = record.finished()

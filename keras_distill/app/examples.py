@@ -39,6 +39,8 @@ def arrays(path: Path, prefer: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(f"{path} is neither a folder of photos nor a .npy or .npz file.")
     try:
         found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+            raise EOFError  # the other of the two kinds, whatever it is called
         if path.suffix == ".npy":
             return _numbers(found, path), None
         with found:
@@ -163,6 +165,12 @@ def _photos(root: Path, model: ModelFile) -> tuple[list[Path], np.ndarray | None
 def _numbers_of(folders: list[str], root: Path, model: ModelFile) -> list[int]:
     names = model.class_names
     if names is None:
+        if model.classes not in (None, 1, len(folders)):
+            raise ValueError(
+                f"{root} has {len(folders)} folders ({', '.join(folders[:5])}…), and {model.path} knows "
+                f"{model.classes} classes and not their names: give a folder for each, or photos without "
+                f"sub-folders."
+            )
         return list(range(len(folders)))  # sorted, as Keras numbers them
     unknown = [name for name in folders if name not in names]
     if unknown:

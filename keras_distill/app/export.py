@@ -48,8 +48,11 @@ def run(
     file, output = Path(file), Path(output)
     if file.suffix == ".tflite":
         raise ValueError(f"{file} is a .tflite file already: give the .keras file it was made of.")
-    if output.resolve() == file.resolve():
-        raise ValueError(f"{output} would be written over: choose another --output.")
+    for given in (file, data, labels):
+        if given is not None and output.resolve() == Path(given).resolve():
+            raise ValueError(f"{output} would be written over: choose another --output.")
+    if output.suffix != ".tflite" and not output.is_dir():
+        raise ValueError(f"{output} does not end in .tflite: give such a name as --output.")
     model = model_file.read(file, normalization)
     exported = te.export(
         model.model,
@@ -105,7 +108,7 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of labels {path}.")
     try:
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").splitlines()  # Windows puts a mark before the first
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no text in UTF-8: give one class name on each line.") from None
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import tflite_export as te
 from keras_distill import card, students
+from keras_distill.app import results
 from keras_distill.app.classifier import Classifier
 from keras_distill.teacher_files import FileTeacher, TFLiteTeacher
 
@@ -94,10 +95,22 @@ def file_classifier(
     raw = kind in ("uint8", "int8") and normalization is None
     return FileClassifier(
         teacher,
-        normalization or said.normalization or students.NORMALIZATION,
+        students.NORMALIZATION if raw else normalization_of(teacher.path, normalization, said),
         size,
         pixel_type=kind if raw else None,
     )
+
+
+def normalization_of(file, given: card.Normalization | None, said: card.Card) -> card.Normalization:
+    """What is given, else what the file says, else −1..1, which is made known."""
+    known = given or said.normalization
+    if known:
+        return known
+    results.say(
+        f"{file} does not say how its input is normalised: −1..1 is taken. Of a teacher, "
+        f"--teacher-normalization says otherwise (0 255 for 0..1, 0 1 for pixels as they are)."
+    )
+    return students.NORMALIZATION
 
 
 def _metadata(teacher: FileTeacher) -> card.Card:

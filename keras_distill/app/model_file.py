@@ -30,6 +30,7 @@ class ModelFile:
         dtype: "float32", or what a `.tflite` file takes; "uint8" and "int8" stand for pixels.
         class_names: as the file says; else None.
         normalization: (mean, std) that takes pixels 0..255 to the input; None where nothing says so.
+        classes: length of what it answers; None where that is no vector.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class ModelFile:
     dtype: str
     class_names: list[str] | None
     normalization: card.Normalization | None
+    classes: int | None = None
 
     @property
     def is_keras(self) -> bool:
@@ -100,7 +102,10 @@ def _keras(path: Path) -> ModelFile:
         raise ValueError(f"{path} is a model of Keras 2 that Keras 3 cannot build.")
     said = card.read_card(path) or card.Card()
     shape = model.input_shape if isinstance(model.input_shape, tuple) else ()
-    return ModelFile(path, model, shape[1:], "float32", said.class_names, said.normalization)
+    classes = _vector(model.output_shape)
+    return ModelFile(
+        path, model, shape[1:], "float32", said.class_names, said.normalization, classes
+    )
 
 
 def _tflite(path: Path) -> ModelFile:
@@ -118,4 +123,11 @@ def _tflite(path: Path) -> ModelFile:
         normalization = (found.mean, found.std)
     first = interpreter.inputs[0]
     shape = tuple(first.shape[1:]) if len(interpreter.inputs) == 1 else ()
-    return ModelFile(path, interpreter, shape, first.dtype, names, normalization)
+    outputs = interpreter.outputs
+    classes = _vector(outputs[0].shape) if len(outputs) == 1 else None
+    return ModelFile(path, interpreter, shape, first.dtype, names, normalization, classes)
+
+
+def _vector(shape: Any) -> int | None:
+    """n of (batch, n)."""
+    return shape[1] if isinstance(shape, tuple) and len(shape) == 2 else None

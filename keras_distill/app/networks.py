@@ -12,9 +12,14 @@ import keras
 import numpy as np
 
 from keras_distill import card, data, students, teachers
-from keras_distill.app import finetune
+from keras_distill.app import finetune, resume
 from keras_distill.app.classifier import Classifier
-from keras_distill.app.file_classifier import file_classifier, photo_size, same_classes
+from keras_distill.app.file_classifier import (
+    file_classifier,
+    normalization_of,
+    photo_size,
+    same_classes,
+)
 
 
 def card_of(network: Classifier, listing: data.Listing) -> card.Card:
@@ -28,7 +33,7 @@ def keep(folder: Path, *files) -> None:
     Raises:
         ValueError: with the name of the file.
     """
-    written = {(folder / name).resolve() for name in ("student.keras", "teacher.keras")}
+    written = {(folder / name).resolve() for name in (*resume.MODELS, *resume.TEXTS)}
     for file in files:
         if file is not None and Path(file).resolve() in written:
             raise ValueError(
@@ -92,9 +97,16 @@ def teacher_network(
     return Classifier(model, normalization, tuple(model.input_shape[1:3])), False
 
 
+def is_name(network) -> bool:
+    """Whether it is a name: a folder that is called the same (the output's, say) does not change that."""
+    names = ("imagenet", *students.STUDENTS, *finetune.application_names())
+    return str(network).lower() in map(str.lower, names)
+
+
 def _is_file(network) -> bool:
-    """Whether it is no name of keras.applications."""
-    return Path(network).suffix in (".keras", ".h5", ".hdf5", ".tflite") or Path(network).exists()
+    path = Path(network)
+    suffixes = (".keras", ".h5", ".hdf5", ".tflite")
+    return not is_name(network) and (path.suffix in suffixes or path.exists())
 
 
 def _photo_side(listing: data.Listing) -> int:
@@ -130,4 +142,4 @@ def _load(
     said = said or card.Card()
     if model.output_shape == (None, len(listing.class_names)):
         same_classes(file, said.class_names, listing.class_names)
-    return Classifier(model, normalization or said.normalization or students.NORMALIZATION, size)
+    return Classifier(model, normalization_of(file, normalization, said), size)

@@ -52,6 +52,12 @@ def of_photos(root: str | os.PathLike, files: Sequence[Path]) -> Source:
     return {"name": f"{len(files)} photos of {total:,} bytes", "sha256": digest.hexdigest()}
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run that a `Record` was kept of, finished or not."""
+    summary = folder / "summary.json"
+    return (folder / "unfinished").exists() or (summary.is_file() and "sources" in _read(summary))
+
+
 class Record:
     """The record of one run, in the folder of its results.
 
@@ -80,12 +86,10 @@ class Record:
 
         Raises:
             ValueError: the folder holds a run, finished or not, that began with other arguments; the
-                sentence says which.
+                sentence says which. Or it holds files of these names that no run wrote.
         """
-        summary, unfinished = self.folder / "summary.json", self.unfinished / "arguments.json"
-        for file in (summary, unfinished):
-            if file.is_file():
-                self._compare(_read(file), file)
+        self._check()
+        summary = self.folder / "summary.json"
         whole = all((self.folder / name).is_file() for name in (*MODELS[:2], *TEXTS))
         if not whole:
             return None
@@ -97,11 +101,13 @@ class Record:
         """Make the folder, for this process alone; yields the one for the states of the trainings.
 
         Raises:
-            ValueError: the folder cannot be written, or another process is at work in it.
+            ValueError: the folder cannot be written, or another process is at work in it, or has been
+                since `finished` looked.
         """
         results.make_folder(self.folder)
         self.unfinished.mkdir(exist_ok=True)
         with _alone(self.folder):
+            self._check()
             self._remove_remains()
             begun = self.unfinished / "arguments.json"
             versions = results.versions()
@@ -119,6 +125,18 @@ class Record:
         summary = results.write_summary(self.folder / "summary.json", {**figures, **self.begun})
         shutil.rmtree(self.unfinished)
         return summary
+
+    def _check(self) -> None:
+        records = (self.folder / "summary.json", self.unfinished / "arguments.json")
+        known = [file for file in records if file.is_file()]
+        for file in known:
+            self._compare(_read(file), file)
+        others = [name for name in (*MODELS, *TEXTS) if os.path.lexists(self.folder / name)]
+        if others and not known:
+            raise ValueError(
+                f"{self.folder} holds {', '.join(others)}, and no record of a run that wrote them: "
+                f"they would be written over. Give another --output."
+            )
 
     def _compare(self, earlier: dict, file: Path) -> None:
         if "sources" not in earlier or "arguments" not in earlier:

@@ -3,6 +3,7 @@
 run("student.keras", "student.tflite", "photos/", agreement=0.99)["agreement"]
 """
 
+import dataclasses
 from pathlib import Path
 
 import tflite_export as te
@@ -43,6 +44,8 @@ def run(
         ValueError: files or data that cannot be used.
     """
     reference, other = model_file.read(model, normalization), model_file.read(file)
+    names = reference.class_names or other.class_names
+    reference = dataclasses.replace(reference, class_names=names)
     unreadable: list[str] = []
     # Of a .tflite file the path: its metadata say how it takes pixels.
     ours, theirs = (one.model if one.is_keras else one.path for one in (reference, other))
@@ -56,12 +59,12 @@ def run(
     if unreadable:
         what = "1 photo" if len(unreadable) == 1 else f"{len(unreadable)} photos"
         results.say(f"{what} left out: {' '.join(unreadable[:5])}")
-    names = reference.class_names or found.labels
+    shown = names or found.labels
     result = {
         "examples": found.examples,
         **_figures(found),
         "per_class": {
-            names[number] if names and number < len(names) else str(number): {
+            shown[number] if shown and number < len(shown) else str(number): {
                 "reference_accuracy": before,
                 "accuracy": after,
                 "examples": count,

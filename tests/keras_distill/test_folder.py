@@ -1,5 +1,7 @@
 """Folders are read as Keras reads them; a photo that cannot be read is named, and never part of a split."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +72,15 @@ def test_strict_refuses_them(folder):
         data.list_folder(folder, strict=True)
     with pytest.raises(ValueError, match="cannot be read"):
         data.image_folder(folder, 4, strict=True)
+
+
+def test_links_that_lead_round_and_round_make_no_more_photos(folder):
+    before = files(data.list_folder(folder))
+    (folder / "ant" / "round").symlink_to(folder / "ant")
+    assert files(data.list_folder(folder)) == before
+    (folder / "ant" / "round").unlink()
+    (folder / "bee" / "more").symlink_to(folder / "cat")  # links to elsewhere are followed
+    assert len(data.list_folder(folder).train_files) > len(before[0])
 
 
 def test_a_link_to_nothing_is_no_photo(folder):
@@ -184,3 +195,12 @@ def test_a_folder_of_splits_is_not_one_of_two_classes(tmp_path):
             fill(tmp_path / split / name, "a.png")
     with pytest.raises(ValueError, match=r"if these are splits, name them train/ and validation/"):
         data.list_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"), [(b"caf\xe9", "is not in UTF-8"), (b"a\nb", "has a line break")]
+)
+def test_a_class_that_cannot_be_a_line_of_labels_is_refused(name, odd, folder):
+    (folder / "bee").rename(folder / os.fsdecode(name))
+    with pytest.raises(ValueError, match=rf"class folder '.*' {odd}: rename it"):
+        data.list_folder(folder)

@@ -30,6 +30,13 @@ def test_folders_are_made_and_rights_are_the_usual_ones(tmp_path):
         write_whole(tmp_path / "new", b"x")
 
 
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no ordinary file"):
+        write_whole(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_hushed_covers_native_writes_and_ends_with_the_block(capfd):
     with hushed():
         os.write(2, b"from C++")

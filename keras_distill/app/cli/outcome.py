@@ -54,6 +54,8 @@ def run(app: typer.Typer, arguments: list[str] | None) -> None:
         raise
     except Exception as error:
         if debug:
+            if as_json:
+                _print_json({"error": sentence(error)})
             raise
         _end(1, sentence(error), as_json)
 
@@ -119,7 +121,18 @@ def _end(code: int, said: str, as_json: bool) -> None:
 
 
 def _print_json(result: Any) -> None:
-    typer.echo(json.dumps(_plain(result), indent=2, ensure_ascii=False))
+    plain = _plain(result)
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
+    # A file's name may be no UTF-8; as JSON it then is what Python has for it, in ASCII.
+    typer.echo(text if _is_text(text) else json.dumps(plain, indent=2))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,10 @@ def distill(
     quantization: Annotated[
         Quantization, typer.Option(help="Of student.tflite; int8 takes uint8 pixels.")
     ] = Quantization.int8,
-    seed: Annotated[int, typer.Option(help="Of split, weights, order and augmentation.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**32 - 1, help="Of split, weights, order and augmentation."),
+    ] = 0,
     augment: Annotated[
         bool, typer.Option(help="Move, zoom and light the training photos a little.")
     ] = True,

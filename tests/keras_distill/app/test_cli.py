@@ -41,6 +41,7 @@ def test_every_command_has_help(command, capsys):
         ["nonsense"],
         ["distill", "x", "--teacher", "t", "--student", "s", "-o", "o", "--epochs", "0"],
         ["distill", "x", "--teacher", "t", "--student", "s", "-o", "o", "--quantization", "int3"],
+        ["distill", "x", "--teacher", "t", "--student", "s", "-o", "o", "--seed", "-1"],
         [
             *["distill", "x", "--teacher", "t.keras", "--student", "s", "-o", "o"],
             *["--teacher-normalization", "1,2", "3"],
@@ -108,6 +109,20 @@ def test_with_json_an_error_is_one_document_too(tmp_path, capsys):
     code, out, err = end_of(capsys, "predict", "--json")
     assert (code, json.loads(out)) == (2, {"error": "Wrong usage: standard error says what."})
     assert "Missing argument" in err
+
+
+def test_with_json_and_debug_there_is_a_document_beside_the_traceback(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError):
+        cli.main(["predict", str(tmp_path / "no.keras"), "x.jpg", "--json", "--debug"])
+    assert "There is no model file" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_with_json_a_name_that_is_no_text_is_escaped(capsys, monkeypatch):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    monkeypatch.setattr(predict, "run", lambda **_: [predict.Answer(name, "é", 1.0, {"é": 1.0})])
+    code, out, _ = end_of(capsys, "predict", "a.keras", "x.jpg", "--json")
+    assert (code, json.loads(out)[0]["photo"]) == (0, name)
+    assert out.isascii()
 
 
 def test_with_json_nothing_else_is_on_standard_output(capsys, monkeypatch):

@@ -47,3 +47,11 @@ def test_both_students_get_the_same_steps_and_the_distilled_one_no_labels(monkey
         "student alone": (5, True),
         "student distilled": (5, False),
     }
+
+
+def test_a_run_of_distill_is_not_written_over(finished):
+    output, _ = finished
+    before = {file: file.read_bytes() for file in output.iterdir()}
+    with pytest.raises(ValueError, match="holds a run of distill, which would be written over"):
+        demo.run(output)
+    assert {file: file.read_bytes() for file in output.iterdir()} == before

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -171,4 +172,13 @@ def test_nothing_is_made_before_the_arguments_are_known_to_do(photos, tmp_path):
         distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", learning_rate=-1)
     with pytest.raises(ValueError, match="image_size is a number of pixels from 8 up"):
         distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", image_size=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict_refuses_photos_that_cannot_be_read(finished, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "top" / "bad.jpg").write_bytes(b"")
+    usual = {"teacher": finished[0] / "teacher.keras", "student": "resnet8", "strict": True}
+    with pytest.raises(ValueError, match=r"1 of 25 photos cannot be read: .*bad\.jpg: it is empty"):
+        distill.run(tmp_path / "photos", tmp_path / "out", **usual)
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Examples out of folders and files: which arrays, which labels, in which form."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -79,6 +80,9 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.npy").touch()
     (tmp_path / "text.npy").write_text("1,2,3")
     (tmp_path / "data.csv").write_text("1,2,3")
+    (tmp_path / "archive.npy").write_bytes(content)
+    np.save(tmp_path / "array.npy", np.zeros((3, 2)))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     for name, sentence in (
         (
             "cut.npz",
@@ -87,6 +91,8 @@ def test_files_that_cannot_be_read(tmp_path):
         ("bits.npz", r"bits.npz is damaged, or no .npz file"),
         ("empty.npy", r"empty.npy is damaged, or no .npy file"),
         ("text.npy", r"text.npy holds Python objects, or is no .npy file"),
+        ("archive.npy", r"archive.npy is damaged, or no .npy file"),
+        ("array.npz", r"array.npz is damaged, or no .npz file"),
         ("data.csv", r"data.csv is neither a folder of photos nor a .npy or .npz file"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -155,14 +161,14 @@ def test_plain_photos_have_no_labels_and_a_split_is_measured_on(folder, tmp_path
 
 
 def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path):
-    (folder / "w" / "1.png").write_bytes(b"")
-    left_out = []
+    (folder / "b" / "0.png").write_bytes(b"")  # the first: labels must not move up
+    left_out: list[str] = []
     ((x, y),) = examples.batches(folder, model(tmp_path), unreadable=left_out)
-    np.testing.assert_array_equal(y, [0, 0, 1, 1, 2])
+    np.testing.assert_array_equal(y, [0, 1, 1, 2, 2])
     assert len(x) == 5
     assert len(left_out) == 1
-    assert "w/1.png as a photo" in left_out[0]
-    with pytest.raises(ValueError, match=r"w/1.png as a photo"):
+    assert "b/0.png as a photo" in left_out[0]
+    with pytest.raises(ValueError, match=r"b/0.png as a photo"):
         list(examples.batches(folder, model(tmp_path), strict=True))
 
 
@@ -172,3 +178,13 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
         list(examples.batches(tmp_path / "empty", model(tmp_path)))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(10,\), and photos are"):
         list(examples.batches(folder, model(tmp_path, shape=(10,))))
+
+
+def test_fewer_folders_than_classes_need_the_names_of_the_classes(photos, tmp_path):
+    shutil.copytree(photos / "top", tmp_path / "some" / "top")
+    unnamed = dataclasses.replace(model(tmp_path), classes=2)
+    with pytest.raises(ValueError, match=r"has 1 folders \(top…\), and .* knows 2 classes and not"):
+        list(examples.batches(tmp_path / "some", unnamed))
+    named = dataclasses.replace(unnamed, class_names=["bottom", "top"])
+    ((_, y),) = examples.batches(tmp_path / "some", named)
+    assert set(y.tolist()) == {1}

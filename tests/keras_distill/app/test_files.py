@@ -63,7 +63,7 @@ def test_export_takes_arrays_labels_and_normalisation_that_are_given(tmp_path, c
     keras.Model(inputs, outputs).save(tmp_path / "plain.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8)
     np.savez(tmp_path / "data.npz", x_train=pixels, x_test=pixels[:0])
-    (tmp_path / "names.txt").write_text("even\nodd\n")
+    (tmp_path / "names.txt").write_text("even\r\nodd\r\n", "utf-8-sig", newline="")
     arguments = ["export", tmp_path / "plain.keras", "-o", tmp_path / "o.tflite"]
     arguments += ["--quantization", "int8", "--data", tmp_path / "data.npz", "--examples", "20"]
     code, _, err = call(capsys, *arguments)
@@ -89,6 +89,21 @@ def test_verify_measures_agreement_and_accuracy_by_class(student, exported, phot
     code, out, _ = call(capsys, "verify", student, exported, "--data", photos)
     assert "100.0 %" in out
     assert "bottom" in out
+
+
+def test_verify_takes_the_names_of_the_classes_from_either_file(
+    student, exported, photos, tmp_path
+):
+    plain = tmp_path / "plain.keras"
+    keras.models.load_model(student).save(plain)
+    shutil.copytree(photos / "top", tmp_path / "some" / "top")
+    normalization = (0.0, 255.0)
+    found = verify.run(plain, exported, tmp_path / "some", normalization=normalization)
+    assert found["per_class"] == {
+        "top": {"reference_accuracy": 1.0, "accuracy": 1.0, "examples": 12}
+    }
+    with pytest.raises(ValueError, match="knows 2 classes and not their names"):
+        verify.run(plain, plain, tmp_path / "some", normalization=normalization)
 
 
 def test_verify_without_labels_and_of_equal_models(student, photos, capsys):
@@ -202,6 +217,13 @@ def test_export_writes_over_nothing_else(student, exported, tmp_path, capsys):
         code, _, err = call(capsys, "export", student, "-o", output)
         assert code == 1
         assert err.startswith(f"keras-distill: {sentence}")
+    for more in (["--labels", exported], ["--data", exported]):
+        code, _, err = call(capsys, "export", student, "-o", exported, *more)
+        assert code == 1
+        assert f"{exported} would be written over" in err
+    code, _, err = call(capsys, "export", student, "-o", tmp_path / "other.keras")
+    assert code == 1
+    assert "other.keras does not end in .tflite" in err
     code, _, err = call(capsys, "export", exported, "-o", tmp_path / "x.tflite")
     assert "is a .tflite file already" in err
     assert not list(tmp_path.iterdir())

@@ -176,3 +176,14 @@ def test_other_files_and_damaged_ones(listing, tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             taken(tmp_path / name, listing)
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved_model"])
+def test_a_normalisation_that_is_guessed_is_said(kind, listing, tmp_path, capsys):
+    path = tmp_path / ("teacher.keras" if kind == "keras" else "teacher")
+    model = network()
+    model.save(path) if kind == "keras" else model.export(path, verbose=False)
+    assert taken(path, listing)[0].normalization == (127.5, 127.5)
+    assert "does not say how its input is normalised: −1..1 is taken" in capsys.readouterr().err
+    assert taken(path, listing, (0.0, 1.0))[0].normalization == (0.0, 1.0)
+    assert capsys.readouterr().err == ""

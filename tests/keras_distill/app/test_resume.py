@@ -240,6 +240,47 @@ def test_results_of_another_program_are_not_written_over(job, tmp_path):
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
+@pytest.mark.parametrize("name", [*resume.MODELS, "labels.txt", "history.csv"])
+def test_files_that_no_run_recorded_are_not_written_over(name, job, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"holds {name}, and no record of a run that wrote them"):
+        job(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [*resume.MODELS, *resume.TEXTS])
+def test_a_teacher_is_not_written_over(name, job, teacher_file, tmp_path):
+    shutil.copy(teacher_file, tmp_path / name)
+    with pytest.raises(ValueError, match="would be written over by this run: choose another"):
+        job(tmp_path, teacher=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == teacher_file.read_bytes()
+
+
+def test_a_run_that_began_and_died_since_is_not_gone_on_with(tmp_path):
+    first, second = (resume.Record(tmp_path / "out", {"epochs": n}, {}) for n in (1, 2))
+    assert first.finished() is second.finished() is None
+    with first.started():
+        pass
+    with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
+        pass
+    with first.started():
+        first.finish({})
+    with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
+        pass
+
+
+def test_a_folder_that_is_called_as_the_student_does_not_stand_for_it(
+    photos, finished, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"teacher": finished[0] / "teacher.keras", "student": "resnet8", "width": 0.25}
+    first = distill.run(photos, "resnet8", epochs=1, quantization=None, **arguments)
+    again = distill.run(photos, "resnet8", epochs=1, quantization=None, **arguments)
+    assert again == first
+    assert "student" not in first["sources"]
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path):
     first, second = (resume.Record(tmp_path / "out", {}, {}) for _ in range(2))
     with first.started(), pytest.raises(ValueError, match="Another run is writing into"):
