@@ -188,7 +188,8 @@ class Distiller(DistillationModel):
                 "litert": a copy converted for LiteRT when `fit` starts, faster on CPU; ValueError if that
                 cannot be. "auto": LiteRT in trainings of 300 steps or more without GPU, XLA or several
                 devices, where the teacher can be converted and answers the same but for rounding; else its
-                layers. When the teacher's weights are set, its layers answer again.
+                layers. When the teacher's weights are set, its layers answer again: at once where all are
+                set, at the next epoch where it is a single one of many.
             **kwargs: as for `keras.Model.compile`.
 
         Raises:
@@ -336,6 +337,10 @@ class Distiller(DistillationModel):
             self._look(x)
         if self._freezes(steps) and self._teacher.freeze(x, insist):
             self.train_function = None  # it was made for the teacher's layers
+
+    def begin(self) -> None:
+        """Forget the range of the inputs of an earlier training."""
+        self._input_ranges.forget()
 
     def before_epoch(self) -> None:
         """Let the teacher's layers answer again if somebody has set their weights."""

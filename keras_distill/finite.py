@@ -1,6 +1,6 @@
 """NaN and infinity stop a training before they spoil the student, with a sentence on where they come from.
 
-checked = guard(loss, finite_gradients, step, evidence, undo)     # in the graph; raises there
+checked = guard(loss, finite_update, step, evidence, undo)     # in the graph; raises there
 explain("The loss is NaN", 12, evidence)                       # the sentence
 """
 
@@ -11,22 +11,23 @@ from keras_distill.train_step import call_numpy_flat
 
 # What is looked at, in this order: the first that is not finite is the reason.
 REASONS = {
+    "learning rate": "the learning rate is {found}",
     "inputs": "the inputs hold {found}: clean the data, or fix the function that prepares it",
     "sample weights": "the sample weights hold {found}",
     "labels": "the labels hold {found}",
     "teacher": "the teacher answers {found}: look at teacher.predict on these inputs; it may be "
     "damaged, or trained on inputs of another normalisation (teacher_inputs=)",
     "student": "the student answers {found}: it has diverged, mostly from too high a learning rate; "
-    "lower it, or give the optimizer clipnorm=1.0",
+    "lower it, or give the optimizer clipnorm=1.0 (half precision ends at 65504)",
 }
 
 
-def guard(loss, finite_gradients, step, evidence: dict[str, list], undo):
+def guard(loss, finite_update, step, evidence: dict[str, list], undo):
     """Return a tensor whose computation raises ValueError where loss or gradients are not finite.
 
     Args:
         loss: a scalar.
-        finite_gradients: whether all gradients are finite.
+        finite_update: whether all gradients and the learning rate are finite.
         step: number of the steps that are done, a scalar.
         evidence: {a key of REASONS: tensors}.
         undo: called, in the graph, before it raises.
@@ -38,7 +39,7 @@ def guard(loss, finite_gradients, step, evidence: dict[str, list], undo):
         found: dict[str, list[np.ndarray]] = {}
         for name, array in zip(names, arrays, strict=True):
             found.setdefault(name, []).append(array)
-        what = "The gradient is not finite" if np.isfinite(loss) else f"The loss is {_name(loss)}"
+        what = "The update is not finite" if np.isfinite(loss) else f"The loss is {_name(loss)}"
         raise ValueError(explain(what, int(step) + 1, found))
 
     def undo_and_stop():
@@ -46,7 +47,7 @@ def guard(loss, finite_gradients, step, evidence: dict[str, list], undo):
         return call_numpy_flat(stop, [loss, step, *tensors], [((), "bool")])[0]
 
     return ops.cond(
-        ops.logical_and(ops.isfinite(loss), finite_gradients),
+        ops.logical_and(ops.isfinite(loss), finite_update),
         lambda: ops.convert_to_tensor(True),
         undo_and_stop,
     )

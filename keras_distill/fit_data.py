@@ -67,22 +67,24 @@ def first_batch(x, batch_size):
 
 
 def shaped_batch(x):
-    """A batch as a data set that may be read once only would give it; None where its shapes are open."""
+    """A small batch like those of a `tf.data.Dataset`, made up; None where their shapes are open."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
 
     def made_up(spec):
+        if not isinstance(spec, tf.TensorSpec):
+            raise TypeError(f"{spec} is ragged or sparse")
         if spec.shape.rank is None or None in spec.shape[1:] or not spec.dtype.is_numeric:
             raise TypeError(f"{spec} is open")
-        shape = (spec.shape[0] or 32, *spec.shape[1:])
+        shape = (spec.shape[0] or 4, *spec.shape[1:])
         low = -1 if spec.dtype.is_floating else 0
         return tf.cast(rng.uniform(low, 2 + low, shape), spec.dtype)
 
     inputs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
     try:
         return tf.nest.map_structure(made_up, inputs)
-    except (TypeError, AttributeError):  # ragged and sparse tensors have other specs
+    except TypeError:
         return None
 
 

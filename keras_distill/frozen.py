@@ -27,6 +27,8 @@ from keras_distill.train_step import call_numpy_flat
 WORTHWHILE_STEPS = 300
 # Larger ones take long to convert, and gain little.
 MOST_BYTES = 2**28
+# At once; batches are cut and filled up to it. It costs no time: 4, 8, 32 and all 128 take the same.
+EXAMPLES = 4
 # A graph in many pieces goes back and forth between XNNPACK and slower kernels.
 MOST_PIECES = 4
 # Of the largest answer: what another order of float32 additions may change. 1e-5 is usual; MobileNetV3 with
@@ -39,8 +41,7 @@ class FrozenNetwork:
 
     Args:
         network: of the teacher.
-        inputs: one batch of the network's inputs, as `network.select` gives them. Batches of other sizes
-            are cut and filled up to this one's.
+        inputs: one batch of the network's inputs, as `network.select` gives them.
 
     Raises:
         ValueError: the network cannot be converted, falls to pieces, or answers differently.
@@ -69,7 +70,11 @@ class FrozenNetwork:
         converted = convert.convert_function(
             answer,
             [
-                ModelInput(f"input_{i}", tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
+                ModelInput(
+                    f"input_{i}",
+                    (EXAMPLES, *t.shape[1:]),
+                    keras.backend.standardize_dtype(t.dtype),
+                )
                 for i, t in enumerate(batch)
             ],
             network.model,

@@ -21,9 +21,12 @@ class InputRanges:
 
     def __init__(self, count: int, names=()):
         self._names = list(names)
-        self._ends = keras.Variable(
-            np.tile([np.inf, -np.inf], (count, 1)), trainable=False, dtype="float32"
-        )
+        self._nothing = np.tile([np.inf, -np.inf], (count, 1))
+        self._ends = keras.Variable(self._nothing, trainable=False, dtype="float32")
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._ends.assign(self._nothing)
 
     def note(self, inputs) -> None:
         """Take in one batch, in the structure of the model's inputs; what is not finite is left out."""

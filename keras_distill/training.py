@@ -64,6 +64,9 @@ class DistillationModel(keras.Model):
         `x` is None where that batch cannot be had.
         """
 
+    def begin(self) -> None:
+        """Called when a `fit` begins, and not where one goes on (`initial_epoch`)."""
+
     def before_epoch(self) -> None:
         """Called before each epoch of `fit`."""
 
@@ -111,13 +114,14 @@ class DistillationModel(keras.Model):
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
         steps = fit_data.steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
         if self.wants_batch(steps):
-            if steps is None and _is_data_set(x) and not self.wants_real_batch():
-                batch = fit_data.shaped_batch(x)
+            if _is_data_set(x) and not self.wants_real_batch():
+                batch = fit_data.shaped_batch(x)  # reading ahead would change what is read later
             else:
                 batch, x = fit_data.first_batch(x, batch_size)
             self.prepare(batch, steps)
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
+            self.begin()
         if arrays and shuffle is True:
             given = tuple(part for part in (x, y, sample_weight) if part is not None)
             if sample_weight is not None and y is None:

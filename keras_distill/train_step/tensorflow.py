@@ -1,5 +1,6 @@
 """The training step on TensorFlow."""
 
+import collections
 import contextlib
 import re
 import warnings
@@ -40,7 +41,9 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
     # overflow now and then, which the optimizer looks after.
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     finite_gradients = tf.constant(True) if scaled else _finite(gradients)
+    rate = tf.cast(model.optimizer.learning_rate, tf.float32)
     evidence = {
+        "learning rate": rate,
         "inputs": x,
         "sample weights": sample_weight,
         "labels": y,
@@ -56,7 +59,8 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
         for variable, value in statistics:
             variable.assign(value)
 
-    return [finite.guard(loss, finite_gradients, model.optimizer.iterations, tensors, undo)]
+    finite_update = tf.logical_and(finite_gradients, tf.math.is_finite(rate))
+    return [finite.guard(loss, finite_update, model.optimizer.iterations, tensors, undo)]
 
 
 def _finite(gradients):
@@ -83,18 +87,20 @@ def call_numpy_flat(function, inputs, specs):
     return answers
 
 
-_raised: list[Exception] = []  # TensorFlow hands on the text of an exception only
+# TensorFlow hands on the text of an exception only.
+_raised: collections.deque[Exception] = collections.deque(maxlen=8)
 
 
 @contextlib.contextmanager
 def plain_errors():
     """Within it, an exception of a function of `call_numpy_flat` leaves as it was raised."""
-    _raised.clear()
     try:
         yield
     except Exception as error:
-        if _raised:
-            raise _raised.pop() from None
+        # Only the text tells whose it is: another training may be running in another thread.
+        own = [one for one in _raised if str(one) and str(one) in str(error)]
+        if own:
+            raise own[-1] from None
         label = re.search(r"Received a label value of (-?\d+) .* \[0, (\d+)\)", str(error))
         if isinstance(error, tf.errors.InvalidArgumentError) and label:
             raise ValueError(finite.wrong_label(*map(int, label.groups()))) from None

@@ -87,6 +87,14 @@ def test_a_learning_rate_that_is_too_high_is_named():
     assert finite(model.student)
 
 
+def test_a_learning_rate_that_is_nan_is_named():
+    x, y = examples()
+    model = distiller(student=mlp(), learning_rate=float("nan"))
+    with pytest.raises(ValueError, match=r"update is not finite in step 1.* learning rate is NaN"):
+        model.fit(x, y, verbose=0)
+    assert finite(model.student)
+
+
 def test_sample_weights_and_loss_weights_are_named():
     x, y = examples()
     weights = np.ones(len(x), "float32")
