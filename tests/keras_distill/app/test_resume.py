@@ -289,6 +289,32 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         pass
 
 
+def test_a_run_whose_files_are_gone_is_not_finished(tmp_path):
+    record = resume.Record(tmp_path, {}, {})
+    names = (*resume.MODELS[:2], "labels.txt", "history.csv")
+    with record.started():
+        summary = record.finish({})
+        for name in names:
+            (tmp_path / name).touch()
+    assert record.finished() == summary
+    for name in names:
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        assert record.finished() is None, name
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+
+
+def test_photos_are_known_by_their_names_and_sizes(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"123")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    first = resume.of_photos(tmp_path, files)
+    assert resume.of_photos(tmp_path, files[::-1]) == first
+    files[0].write_bytes(b"1234")
+    assert resume.of_photos(tmp_path, files)["sha256"] != first["sha256"]
+    files[1].write_bytes(b"12")  # as many bytes in all
+    assert resume.of_photos(tmp_path, files)["sha256"] != first["sha256"]
+
+
 def test_going_on_with_other_versions_is_said(tmp_path, capsys):
     record = resume.Record(tmp_path / "out", {}, {})
     with record.started() as states:
