@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+# Files that are meant as photos; those of them that cannot be read (HEIC) are named, not passed over.
 PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+PHOTO_SUFFIXES += (".avif", ".heic", ".heif", ".jfif", ".jpe", ".tif", ".tiff")
 
 
 class UnreadablePhoto(ValueError):
@@ -106,6 +108,8 @@ def _unidentified(path: str | os.PathLike[str]) -> str:
         start = file.read(8)
     if not start:
         return "it is empty (0 bytes)"
+    if Path(path).suffix.lower() in (".avif", ".heic", ".heif"):
+        return "this Pillow does not read this format; convert it to JPEG or PNG"
     return f"it is no image, or its header is damaged (it begins with {start!r})"
 
 

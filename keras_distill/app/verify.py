@@ -45,6 +45,13 @@ def run(
     """
     reference, other = model_file.read(model, normalization), model_file.read(file)
     names = reference.class_names or other.class_names
+    named = [one.class_names for one in (reference, other) if one.class_names]
+    if len(named) == 2 and named[0] != named[1] and sorted(named[0]) == sorted(named[1]):
+        raise ValueError(
+            f"{model} and {file} know the same classes in another order ({', '.join(named[0][:5])} and "
+            f"{', '.join(named[1][:5])}), and answers are compared by their places: export the file "
+            f"again with the labels of the model."
+        )
     reference = dataclasses.replace(reference, class_names=names)
     unreadable: list[str] = []
     # Of a .tflite file the path: its metadata say how it takes pixels.

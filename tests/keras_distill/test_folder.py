@@ -172,13 +172,25 @@ def test_bad_folders_get_a_sentence(tmp_path):
 
 def test_a_folder_of_other_files_is_told_what_it_holds(tmp_path):
     (tmp_path / "cat").mkdir()
-    for name in ("1.HEIC", "2.heic", "3.tiff"):
+    for name in ("1.MOV", "2.mov", "3.txt"):
         (tmp_path / "cat" / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"holds other files \(2 \.heic, 1 \.tiff\).*convert"):
+    with pytest.raises(ValueError, match=r"holds other files \(2 \.mov, 1 \.txt\).*convert"):
         data.list_folder(tmp_path)
     fill(tmp_path / "dog", "1.png", "2.png")
-    with pytest.raises(ValueError, match=r"class folder .*cat: .*\(2 \.heic, 1 \.tiff\)"):
+    with pytest.raises(ValueError, match=r"class folder .*cat: .*\(2 \.mov, 1 \.txt\)"):
         data.list_folder(tmp_path)
+
+
+def test_photos_of_a_telephone_are_not_passed_over(tmp_path):
+    fill(tmp_path / "cat", "1.png", "2.png")
+    fill(tmp_path / "dog", "1.png", "2.png")
+    Image.open(tmp_path / "cat" / "1.png").save(tmp_path / "cat" / "3.tiff")
+    (tmp_path / "dog" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    listing = data.list_folder(tmp_path)
+    assert "1 of 6 photos cannot be read" in listing.skipped
+    assert "IMG_1.HEIC: this Pillow does not read this format; convert it" in listing.skipped
+    with pytest.raises(ValueError, match=r"IMG_1\.HEIC"):
+        data.list_folder(tmp_path, strict=True)
 
 
 def test_photos_without_class_folders_are_told_to_move(tmp_path):

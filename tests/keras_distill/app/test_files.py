@@ -106,6 +106,14 @@ def test_verify_takes_the_names_of_the_classes_from_either_file(
         verify.run(plain, plain, tmp_path / "some", normalization=normalization)
 
 
+def test_verify_refuses_classes_in_another_order(student, exported, photos, tmp_path):
+    other = tmp_path / "other.keras"
+    shutil.copy(student, other)
+    card.write_card(other, card.Card(["top", "bottom"], (0.0, 255.0), (8, 8)))
+    with pytest.raises(ValueError, match=r"another order \(top, bottom and bottom, top\)"):
+        verify.run(other, exported, photos)
+
+
 def test_verify_without_labels_and_of_equal_models(student, photos, capsys):
     code, out, _ = call(capsys, "verify", student, student, "--data", photos / "top", "--json")
     said = json.loads(out)

@@ -143,7 +143,14 @@ def command_line(photos, teacher, student, output, *more):
 
 def start_until(command, file):
     """Start a command, and wait until it has written `file`."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it runs in the background deaf to Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not file.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
