@@ -1,7 +1,7 @@
 """NaN and infinity stop a training before they spoil the student, with a sentence on where they come from.
 
-checked = guard(loss, finite_update, step, evidence, undo)     # in the graph; raises there
-explain("The loss is NaN", 12, evidence)                       # the sentence
+checked = guard(loss, trusted, finite_update, step, evidence, undo)     # in the graph; raises there
+explain("The loss is NaN", 12, evidence)                                  # the sentence
 """
 
 import numpy as np
@@ -22,12 +22,14 @@ REASONS = {
 }
 
 
-def guard(loss, finite_update, step, evidence: dict[str, list], undo):
+def guard(loss, trusted, finite_update, step, evidence: dict[str, list], undo):
     """Return a tensor whose computation raises ValueError where loss or gradients are not finite.
 
     Args:
         loss: a scalar.
-        finite_update: whether all gradients and the learning rate are finite.
+        trusted: whether a finite loss is enough, a scalar.
+        finite_update: called, in the graph, where it is not: whether all gradients and the learning rate
+            are finite.
         step: number of the steps that are done, a scalar.
         evidence: {a key of REASONS: tensors}.
         undo: called, in the graph, before it raises.
@@ -46,10 +48,14 @@ def guard(loss, finite_update, step, evidence: dict[str, list], undo):
         undo()
         return call_numpy_flat(stop, [loss, step, *tensors], [((), "bool")])[0]
 
+    def look_closer():
+        fine = ops.logical_and(ops.isfinite(loss), finite_update())
+        return ops.cond(fine, lambda: ops.convert_to_tensor(True), undo_and_stop)
+
     return ops.cond(
-        ops.logical_and(ops.isfinite(loss), finite_update),
+        ops.logical_and(ops.isfinite(loss), trusted),
         lambda: ops.convert_to_tensor(True),
-        undo_and_stop,
+        look_closer,
     )
 
 
