@@ -16,7 +16,20 @@ from typing import Any
 import numpy as np
 
 # Files that are meant as photos; those of them that cannot be read (HEIC) are named, not passed over.
-PHOTO_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",)
+PHOTO_SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
 )
 
 
