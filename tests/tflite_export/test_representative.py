@@ -145,7 +145,7 @@ def test_a_folder_of_photos_is_read_as_in_training(tmp_path):
         read(tmp_path, IMAGE, 9, normal)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match=r"no photos in .*empty \(\.bmp, \.gif"):
+    with pytest.raises(ValueError, match=r"no photos in .*empty \(\.avif, \.bmp"):
         read(empty, IMAGE, 9, normal)
 
 
