@@ -185,8 +185,8 @@ class Distiller(DistillationModel):
             metrics: computed on the student's outputs as they are; for several outputs as in Keras.
             jit_compile: as in Keras; off for a teacher that XLA cannot compile, such as a Python function.
             teacher_runtime: what computes the teacher's answers. "keras": its layers, in the compiled step.
-                "litert": a copy converted for LiteRT when `fit` starts, faster on CPU; ValueError if that
-                cannot be. "auto": LiteRT in trainings of 300 steps or more without GPU, XLA or several
+                "litert": a copy converted for LiteRT when `fit` starts, for CPU; ValueError if that cannot
+                be. "auto": LiteRT in trainings of 300 steps or more without GPU, XLA or several
                 devices, where the teacher can be converted and answers the same but for rounding; else its
                 layers. When the teacher's weights are set, its layers answer again: at once where all are
                 set, at the next epoch where it is a single one of many.

@@ -1,13 +1,13 @@
-"""A teacher's network as a constant: converted once, then run by LiteRT, which is faster on CPU.
+"""A teacher's network as a constant: converted once, then run by LiteRT.
 
 if pays(network.model):
     frozen = FrozenNetwork(network, batch)      # a ValueError says why it cannot be
     frozen(batch)                               # the `Answer` of network(batch, training=False)
 
 While a teacher teaches nobody changes its weights, so they can be packed into the program that computes
-its answers, with BatchNormalization folded into convolutions. LiteRT (XNNPACK) then needs a third to nine
-tenths of the time of TensorFlow's own layers on CPU (benchmarks/training_speed.py). Weights that are set
-after all are noticed, and the network itself answers from that step on.
+its answers, with BatchNormalization folded into convolutions. On CPU that takes less processor time than
+TensorFlow's own layers; benchmarks/training_speed.py shows what a whole step gains. Weights that are set
+after all are noticed: at the next step where all of them are, at the next epoch where it is one of many.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from keras_distill.network import Answer, Network
 from keras_distill.taps import all_layers
 from keras_distill.train_step import call_numpy_flat
 
-# A conversion takes as long as 15 to 300 steps save, for the networks of keras.applications.
+# A conversion is to be repaid: for ResNet-20 it was after 137 steps (benchmarks/training_speed.py).
 WORTHWHILE_STEPS = 300
 # Larger ones take long to convert, and gain little.
 MOST_BYTES = 2**28

@@ -104,7 +104,7 @@ class DistillationModel(keras.Model):
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.
         """
-        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _BeforeEpoch()]
+        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _AroundEpoch()]
         arrays = fit_data.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = fit_data.split(
@@ -215,8 +215,8 @@ def _is_data_set(x) -> bool:
     return type(x).__module__.startswith("tensorflow.")
 
 
-class _BeforeEpoch(keras.callbacks.Callback):
-    """Calls the model's hook; and looks at the loss where the step itself cannot (`finite`)."""
+class _AroundEpoch(keras.callbacks.Callback):
+    """Calls the model's hooks, and looks at the loss where the step itself cannot (`finite`)."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.before_epoch()
