@@ -13,7 +13,6 @@ import keras
 from keras import ops
 
 from keras_distill import checks, hard_loss, losses, soft_loss, train_step
-from keras_distill.frozen import WORTHWHILE_STEPS
 from keras_distill.losses.base import snake_case
 from keras_distill.losses.response import LogitLoss
 from keras_distill.network import Answer, Network
@@ -22,7 +21,6 @@ from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
 from keras_distill.training import DistillationModel
 
 _RANGES = "input_ranges"
-TEACHER_RUNTIMES = ("auto", "keras", "litert")
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -173,7 +171,7 @@ class Distiller(DistillationModel):
         loss_weights=None,
         weighted_metrics=None,
         jit_compile="auto",
-        teacher_runtime="auto",
+        fold_teacher="auto",
         **kwargs,
     ):
         """Configure the training, as `keras.Model.compile` does.
@@ -184,12 +182,11 @@ class Distiller(DistillationModel):
                 None is allowed with `student_loss_weight=0`.
             metrics: computed on the student's outputs as they are; for several outputs as in Keras.
             jit_compile: as in Keras; off for a teacher that XLA cannot compile, such as a Python function.
-            teacher_runtime: what computes the teacher's answers. "keras": its layers, in the compiled step.
-                "litert": a copy converted for LiteRT when `fit` starts, for CPU; ValueError if that cannot
-                be. "auto": LiteRT in trainings of 300 steps or more without GPU, XLA or several
-                devices, where the teacher can be converted and answers the same but for rounding; else its
-                layers. When the teacher's weights are set, its layers answer again: at once where all are
-                set, at the next epoch where it is a single one of many.
+            fold_teacher: whether `fit` makes the teacher's weights constants of the compiled step, which is
+                faster and answers the same but for rounding. "auto": without GPU, XLA or several devices,
+                up to 256 MiB of weights. True: always; ValueError where that cannot be. When the weights
+                are set after all, they count from the next step where all are set, from the next epoch
+                where it is a single one of many.
             **kwargs: as for `keras.Model.compile`.
 
         Raises:
@@ -204,19 +201,16 @@ class Distiller(DistillationModel):
             per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
             if given is not None and not isinstance(given, list | tuple) and not per_output:
                 raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
-        in_python = teacher_runtime == "litert" or not self._teacher.compilable
-        if jit_compile and in_python:
+        if jit_compile and not self._teacher.compilable:
             if jit_compile is True:
                 warnings.warn(
-                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python or in LiteRT, or "
-                    "has layers that XLA cannot compile.",
+                    f"jit_compile is off: {type(self._teacher).__name__} runs in Python, or has layers that "
+                    "XLA cannot compile.",
                     stacklevel=2,
                 )
             jit_compile = False
-        if teacher_runtime not in TEACHER_RUNTIMES:
-            raise ValueError(
-                f"teacher_runtime={teacher_runtime!r}: it is one of {', '.join(TEACHER_RUNTIMES)}."
-            )
+        if fold_teacher not in (True, False, "auto"):
+            raise ValueError(f"fold_teacher={fold_teacher!r}: give True, False or 'auto'.")
         arguments = {
             "optimizer": optimizer,
             "loss": loss,
@@ -228,7 +222,7 @@ class Distiller(DistillationModel):
         }
         self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
         super().compile(**{**arguments, "loss": self._hard_loss})
-        self.compiled_with({**arguments, "teacher_runtime": teacher_runtime})
+        self.compiled_with({**arguments, "fold_teacher": fold_teacher})
 
     def _shown_activations(self):
         kinds = [head.activation if head.known else None for head in self._network.heads]
@@ -315,60 +309,44 @@ class Distiller(DistillationModel):
         soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
         return {name: value for name, value in logs.items() if name not in soft}
 
-    def wants_batch(self, steps: int | None) -> bool:
-        """Whether a network ends in a way that is not known, or the teacher is to be frozen."""
-        return self.compiled and (self._asks() or self._freezes(steps))
-
-    def wants_real_batch(self) -> bool:
+    def wants_batch(self) -> bool:
         """Whether a network ends in a way that is not known."""
-        return self._asks()
+        return (
+            self.compiled and not self._checked and (self._asks_teacher() or self._asks_student())
+        )
 
-    def prepare(self, x, steps: int | None) -> None:
-        """Refuse what looks like probabilities where logits are assumed; freeze the teacher if that pays."""
-        insist = self.compile_arguments()["teacher_runtime"] == "litert"
-        if x is None:
-            if insist and self.student_loss_weight < 1:
-                raise ValueError(
-                    "teacher_runtime='litert' needs a look at a batch before the training, and these data "
-                    "show none: give arrays, or a tf.data.Dataset whose examples all have one known shape."
-                )
-            return
-        if self._asks():
-            self._look(x)
-        if self._freezes(steps) and self._teacher.freeze(x, insist):
-            self.train_function = None  # it was made for the teacher's layers
-
-    def begin(self) -> None:
-        """Forget the range of the inputs of an earlier training."""
-        self._input_ranges.forget()
-
-    def before_epoch(self) -> None:
-        """Let the teacher's layers answer again if somebody has set their weights."""
-        if self._teacher.thaw_if_set():
-            self.make_train_function(force=True)
-
-    def after_epoch(self) -> None:
-        """Tell the student what range of inputs it has seen, for `tflite_export`."""
-        self.student.recorded_input_ranges = self._input_ranges.values()
-
-    def _freezes(self, steps: int | None) -> bool:
-        runtime = self.compile_arguments()["teacher_runtime"]
-        if runtime != "auto" or self.student_loss_weight == 1:
-            return runtime == "litert" and self.student_loss_weight < 1
-        if self.distribute_strategy.num_replicas_in_sync > 1 or self.jit_compile:
-            return False
-        long = steps is None or int(self.optimizer.iterations) + steps >= WORTHWHILE_STEPS
-        return long and self._teacher.freezable
-
-    def _look(self, x) -> None:
+    def look(self, x) -> None:
+        """Refuse what looks like probabilities where logits are assumed."""
         if self._asks_teacher():
             self._teacher.check_looks(x)
         if self._asks_student():
             self._network.check_looks(self(x, training=False))
         self._checked = True
 
-    def _asks(self) -> bool:
-        return not self._checked and (self._asks_teacher() or self._asks_student())
+    def begin(self, anew: bool) -> None:
+        """Forget the range of the inputs of an earlier training; make the teacher's weights constants."""
+        if anew:
+            self._input_ranges.forget()
+        if self.compiled and (self._teacher.fold() if self._folds() else self._teacher.unfold()):
+            self.train_function = None  # `fit` traces another one
+
+    def before_epoch(self) -> None:
+        """Let the teacher's variables count again if somebody has set them."""
+        if self._teacher.unfold(if_set=True):
+            self.make_train_function(force=True)
+
+    def after_epoch(self) -> None:
+        """Tell the student what range of inputs it has seen, for `tflite_export`."""
+        self.student.recorded_input_ranges = self._input_ranges.values()
+
+    def _folds(self) -> bool:
+        fold = self.compile_arguments()["fold_teacher"]
+        if self.student_loss_weight == 1:
+            return False  # nobody asks the teacher
+        if fold != "auto":
+            return fold
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        return not (several or self.jit_compile or self.run_eagerly) and self._teacher.foldable
 
     def _reads_logits(self) -> bool:
         losses_ = (isinstance(loss, LogitLoss) for loss in self.distillation_losses)
@@ -384,8 +362,8 @@ class Distiller(DistillationModel):
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
-        if self.compiled and self._asks():
-            self._look(x)
+        if self.wants_batch():
+            self.look(x)
         self.before_epoch()
         return super().train_on_batch(x, *args, **kwargs)
 

@@ -1,7 +1,6 @@
 """What `fit` is given: arrays, data sets, generators, and what can be known of them before the first step.
 
-steps(x, batch_size=32, steps_per_epoch=None, epochs=30)     # None where nobody knows
-batch, x = first_batch(x, batch_size=32)                     # the data still have it
+batch, x = first_batch(x, batch_size=32)        # the data still have it
 """
 
 import math
@@ -13,7 +12,6 @@ import numpy as np
 
 def are_arrays(data) -> bool:
     """Whether `data` is a nested structure of arrays or tensors of one length (no data set, no frame)."""
-    import numpy as np
     import tensorflow as tf
 
     leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
@@ -36,18 +34,6 @@ def split(arrays, share: float):
     return take(slice(0, at)), take(slice(at, None))
 
 
-def steps(x, batch_size, steps_per_epoch, epochs: int) -> int | None:
-    """How many steps a training takes, None where nobody knows."""
-    if steps_per_epoch is not None:
-        return epochs * steps_per_epoch
-    if are_arrays(x):
-        return epochs * math.ceil(len(keras.tree.flatten(x)[0]) / (batch_size or 32))
-    try:
-        return epochs * len(x)
-    except TypeError:
-        return None
-
-
 def first_batch(x, batch_size):
     """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
     import tensorflow as tf
@@ -64,28 +50,6 @@ def first_batch(x, batch_size):
     else:
         batch = None
     return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
-
-
-def shaped_batch(x):
-    """A small batch like those of a `tf.data.Dataset`, made up; None where their shapes are open."""
-    import tensorflow as tf
-
-    rng = np.random.default_rng(0)
-
-    def made_up(spec):
-        if not isinstance(spec, tf.TensorSpec):
-            raise TypeError(f"{spec} is ragged or sparse")
-        if spec.shape.rank is None or None in spec.shape[1:] or not spec.dtype.is_numeric:
-            raise TypeError(f"{spec} is open")
-        shape = (spec.shape[0] or 4, *spec.shape[1:])
-        low = -1 if spec.dtype.is_floating else 0
-        return tf.cast(rng.uniform(low, 2 + low, shape), spec.dtype)
-
-    inputs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
-    try:
-        return tf.nest.map_structure(made_up, inputs)
-    except TypeError:
-        return None
 
 
 def _again(first, rest):

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import activations
-from keras_distill.frozen import FrozenNetwork, pays
+from keras_distill.folded import FoldedNetwork, foldable
 from keras_distill.network import Answer, Network, select
 from keras_distill.taps import all_layers, find_layer, layer_paths
 from keras_distill.train_step import call_numpy
@@ -45,27 +45,25 @@ class Teacher:
         raise NotImplementedError
 
     @property
-    def freezable(self) -> bool:
-        """Whether `freeze` may make it faster."""
+    def foldable(self) -> bool:
+        """Whether `fold` makes it faster."""
         return False
 
-    def freeze(self, x, insist: bool = False) -> bool:
-        """Called before a training with its first batch: nobody is going to change the teacher.
+    def fold(self) -> bool:
+        """Called before a training: nobody is going to change the teacher.
 
         Returns:
-            Whether something else computes `targets` from now on.
+            Whether `targets` has to be traced again.
 
         Raises:
-            ValueError: with `insist`, why it cannot be frozen.
+            ValueError: why it cannot be folded.
         """
-        if insist:
-            raise ValueError(
-                f"teacher_runtime='litert' is for a keras.Model as teacher, got {type(self).__name__}."
-            )
-        return False
+        raise ValueError(
+            f"fold_teacher=True is for a keras.Model as teacher, got {type(self).__name__}."
+        )
 
-    def thaw_if_set(self) -> bool:
-        """Called before each epoch: forget what `freeze` made if the weights were set since; say so."""
+    def unfold(self, if_set: bool = False) -> bool:
+        """Undo `fold`, or only if the weights were set since; return what `fold` returns."""
         return False
 
     def update(self) -> None:
@@ -111,8 +109,7 @@ class ModelTeacher(Teacher):
         self.model = model
         self.network = Network(model, inputs, activation, layer_names, role="teacher")
         model.trainable = False
-        self._frozen: FrozenNetwork | None = None
-        self._freezable = True
+        self._folded: FoldedNetwork | None = None
 
     @property
     def compilable(self) -> bool:
@@ -121,44 +118,30 @@ class ModelTeacher(Teacher):
 
     def targets(self, x) -> Answer:
         """Return the model's answer to the batch `x`."""
-        if self._frozen is None:
+        if self._folded is None:
             return self.network(x, training=False)
-        return self._frozen(self.network.select(x))
+        return self._folded.answer(self.network.select(x))
 
     @property
-    def freezable(self) -> bool:
-        """Whether LiteRT may answer in the model's place, as far as is known before it is tried."""
-        return self._freezable and pays(self.model)
+    def foldable(self) -> bool:
+        """Whether the model's weights are worth making constants."""
+        return foldable(self.model)
 
-    def freeze(self, x, insist: bool = False) -> bool:
-        """Let LiteRT answer in the model's place, see `frozen.FrozenNetwork`.
-
-        Raises:
-            ValueError: with `insist`, why it cannot.
-        """
-        inputs = self.network.select(x)
-        if self._frozen is not None and self._frozen.current() and self._frozen.fits(inputs):
+    def fold(self) -> bool:
+        """Make the model's weights constants of the step, see `folded.FoldedNetwork`."""
+        if self._folded is not None and self._folded.current():
             return False
-        self._thaw()
-        try:
-            self._frozen = FrozenNetwork(self.network, inputs)
-        except Exception:  # converters have many ways to refuse
-            self._freezable = False
-            if insist:
-                raise
+        self.unfold()
+        self._folded = FoldedNetwork(self.network)
         return True
 
-    def thaw_if_set(self) -> bool:
-        """Forget the frozen network if the model's weights were set since."""
-        if self._frozen is None or self._frozen.current():
+    def unfold(self, if_set: bool = False) -> bool:
+        """Let the model's variables count again."""
+        if self._folded is None or (if_set and self._folded.current()):
             return False
-        self._thaw()
+        self._folded.retire()  # another Distiller may have it in its graph
+        self._folded = None
         return True
-
-    def _thaw(self) -> None:
-        if self._frozen is not None:
-            self._frozen.retire()  # another Distiller may have it in its graph
-        self._frozen = None
 
     @property
     def known(self) -> bool:

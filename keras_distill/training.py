@@ -50,22 +50,15 @@ class DistillationModel(keras.Model):
     def after_step(self) -> None:
         """Called after each update of the weights."""
 
-    def wants_batch(self, steps: int | None) -> bool:
-        """Whether `prepare` is to be called before a training of `steps` (None: nobody knows)."""
+    def wants_batch(self) -> bool:
+        """Whether `look` is to be called before a training."""
         return False
 
-    def wants_real_batch(self) -> bool:
-        """Whether that must be with real data, not with a batch of their shapes."""
-        return False
+    def look(self, x) -> None:
+        """Look at the first batch, and refuse what cannot be meant."""
 
-    def prepare(self, x, steps: int | None) -> None:
-        """Get ready for a training with a look at its first batch, and refuse what cannot be meant.
-
-        `x` is None where that batch cannot be had.
-        """
-
-    def begin(self) -> None:
-        """Called when a `fit` begins, and not where one goes on (`initial_epoch`)."""
+    def begin(self, anew: bool) -> None:
+        """Called when a `fit` begins; `anew` is False where one goes on (`initial_epoch`)."""
 
     def before_epoch(self) -> None:
         """Called before each epoch of `fit`."""
@@ -112,16 +105,13 @@ class DistillationModel(keras.Model):
             )
         elif validation_split and validation_data is None:
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
-        steps = fit_data.steps(x, batch_size, steps_per_epoch, epochs - initial_epoch)
-        if self.wants_batch(steps):
-            if _is_data_set(x) and not self.wants_real_batch():
-                batch = fit_data.shaped_batch(x)  # reading ahead would change what is read later
-            else:
-                batch, x = fit_data.first_batch(x, batch_size)
-            self.prepare(batch, steps)
+        if self.wants_batch():
+            batch, x = fit_data.first_batch(x, batch_size)
+            if batch is not None:
+                self.look(batch)
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
-            self.begin()
+        self.begin(anew=initial_epoch == 0)
         if arrays and shuffle is True:
             given = tuple(part for part in (x, y, sample_weight) if part is not None)
             if sample_weight is not None and y is None:

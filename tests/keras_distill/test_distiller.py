@@ -775,6 +775,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
         model = kd.Distiller(mlp(width=16, activation="softmax"), student, "soft_targets")
         model.compile(keras.optimizers.SGD(0.1), loss="sparse_categorical_crossentropy")
     logs = model.fit(data, epochs=2, verbose=0).history
+    assert (model._teacher._folded is None) == (strategy.num_replicas_in_sync == 2)
     ends.append((logs, student.get_weights()))
 assert all(np.isfinite(values).all() for values in ends[1][0].values()), ends[1][0]
 for name in ends[0][0] if len(x) % 8 == 0 else ():  # an odd rest counts otherwise, as in plain Keras

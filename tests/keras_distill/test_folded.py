@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill as kd
-from keras_distill.frozen import FrozenNetwork
+from keras_distill import folded
+from keras_distill.folded import FoldedNetwork
 from keras_distill.network import Network
 from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
 
@@ -34,22 +37,34 @@ def images(count):
     return np.random.default_rng(1).normal(size=(count, 8, 8, 3)).astype("float32")
 
 
-def distiller(teacher, student, runtime="auto", losses="soft_targets", **arguments):
+def distiller(teacher, student, fold="auto", losses="soft_targets", **arguments):
     model = kd.Distiller(teacher, student, losses, **arguments)
-    model.compile(keras.optimizers.SGD(0.1), loss=SCE, teacher_runtime=runtime)
+    model.compile(keras.optimizers.SGD(0.1), loss=SCE, fold_teacher=fold)
     return model
 
 
-def is_frozen(model):
-    return model._teacher._frozen is not None
+def is_folded(model):
+    return model._teacher._folded is not None
 
 
-@pytest.mark.parametrize("count", [4, 3, 1, 11])
-def test_the_frozen_network_answers_as_its_layers_do(count):
+def in_graph(folded_, inputs):
+    """The answer that a compiled step gets: its tensors, evaluated."""
+    answers = []
+
+    @tf.function(autograph=False)
+    def tensors():
+        answers.append(folded_.answer(inputs))
+        return answers[0].outputs, answers[0].logits, answers[0].inner
+
+    outputs, logits, inner = tensors()
+    return dataclasses.replace(answers[0], outputs=outputs, logits=logits, inner=inner)
+
+
+@pytest.mark.parametrize("count", [4, 1])
+def test_the_folded_network_answers_as_its_layers_do(count):
     network = Network(convolutional(), layer_names=["bn_8", "bn_12"], role="teacher")
-    frozen = FrozenNetwork(network, images(4))
     expected = network(images(count), training=False)
-    found = frozen(keras.ops.convert_to_tensor(images(count)))
+    found = in_graph(FoldedNetwork(network), keras.ops.convert_to_tensor(images(count)))
     for name in ("outputs", "logits"):
         np.testing.assert_allclose(
             *(keras.ops.convert_to_numpy(getattr(a, name)) for a in (found, expected)), atol=1e-6
@@ -69,76 +84,39 @@ def test_several_inputs_and_outputs_keep_their_places():
         "a": rng.normal(size=(6, 3)).astype("float32"),
         "b": rng.integers(0, 9, (6, 5)).astype("int32"),
     }
-    frozen = FrozenNetwork(network, batch)
-    found = frozen(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+    found = in_graph(FoldedNetwork(network), tensors)
     expected = network(batch, training=False)
     for name in ("z", "c"):
         np.testing.assert_allclose(found.outputs[name], expected.outputs[name], atol=1e-6)
 
 
-def test_training_is_the_same_with_a_frozen_teacher():
+def test_training_is_the_same_with_a_folded_teacher():
     x, y = images(22), np.arange(22) % 3
     teacher = convolutional("teacher")
     students = [convolutional("student")]
     students.append(keras.models.clone_model(students[0]))
     students[1].set_weights(students[0].get_weights())
     histories = []
-    for student, runtime in zip(students, ("keras", "litert"), strict=True):
+    for student, fold in zip(students, (False, True), strict=True):
         keras.utils.set_random_seed(3)
-        model = distiller(teacher, student, runtime)
+        model = distiller(teacher, student, fold)
         histories.append(model.fit(x, y, batch_size=8, epochs=3, verbose=0).history)
-        assert is_frozen(model) == (runtime == "litert")
+        assert is_folded(model) == (fold)
     for name in histories[0]:
         np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-4)
     for first, second in zip(*(student.get_weights() for student in students), strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_long_trainings_freeze_and_short_ones_do_not(monkeypatch):
-    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 6)
-    x, y = examples(24)
-    model = distiller(mlp(), mlp())
-    model.fit(x, y, batch_size=5, verbose=0)
-    assert not is_frozen(model)
-    model.fit(x, y, batch_size=24, verbose=0)  # the sixth step of this distiller
-    assert is_frozen(model)
-    model = distiller(mlp(), mlp(), runtime="keras")
-    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
-    assert not is_frozen(model)
-    model = distiller(mlp(), mlp(), student_loss_weight=1.0)  # nobody asks the teacher
-    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
-    assert not is_frozen(model)
-
-
-def one_shot(batches):
-    """A data set that can be read once, and does not tell its length."""
-    again = iter(batches)
-    spec = (tf.TensorSpec((None, 4)), tf.TensorSpec((None,), tf.int32))
-    return tf.data.Dataset.from_generator(lambda: again, output_signature=spec)
-
-
-def test_data_of_unknown_length_freezes_and_loses_no_batch():
-    x, y = examples(24)
-    batches = [(x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)]
-    rows = []
-    for runtime in ("auto", "keras"):
-        model = still(mlp(), mlp(), runtime)
-        model.student.set_weights([0.1 * np.ones(w.shape) for w in model.student.get_weights()])
-        model.teacher.set_weights([0.2 * np.ones(w.shape) for w in model.teacher.get_weights()])
-        data = one_shot(batches)
-        rows.append(model.fit(data, verbose=0).history["loss"][0])
-        assert is_frozen(model) == (runtime == "auto")
-    assert rows[0] == pytest.approx(rows[1], rel=1e-6)
-
-
 def soft(model, x, y):
     return model.train_on_batch(x, y, return_dict=True)["distillation_loss"]
 
 
-def still(teacher, student, runtime="litert"):
+def still(teacher, student, fold=True):
     """A distiller whose student does not move."""
     model = kd.Distiller(teacher, student, "soft_targets")
-    model.compile(keras.optimizers.SGD(0.0), loss=SCE, teacher_runtime=runtime)
+    model.compile(keras.optimizers.SGD(0.0), loss=SCE, fold_teacher=fold)
     return model
 
 
@@ -149,11 +127,11 @@ def test_weights_that_are_set_after_a_fit_count_at_once():
     model.fit(x, y, verbose=0)
     first = soft(model, x, y)
     teacher.set_weights([3 * weight for weight in teacher.get_weights()])
-    fresh = still(teacher, student, "keras")
+    fresh = still(teacher, student, False)
     assert soft(model, x, y) == pytest.approx(soft(fresh, x, y), rel=1e-5)
     assert soft(model, x, y) != pytest.approx(first, rel=1e-2)
     model.fit(x, y, verbose=0)
-    assert is_frozen(model)  # with the new weights
+    assert is_folded(model)  # with the new weights
 
 
 @pytest.mark.parametrize("moment", ["on_epoch_begin", "on_train_batch_begin"])
@@ -179,66 +157,46 @@ def test_weights_that_a_callback_sets_count_from_the_next_step(moment):
 
     model = still(teacher, student)
     model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[Sets()])
-    fresh = still(teacher, student, "keras")
+    fresh = still(teacher, student, False)
     expected = [soft(fresh, x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16, 24)]
     assert np.mean(expected) == pytest.approx(seen[-1], rel=1e-4)  # the running mean of epoch 2
 
 
 def test_one_weight_of_many_is_noticed_at_the_next_epoch():
     model = convolutional()
-    frozen = FrozenNetwork(Network(model, role="teacher"), images(2))
-    assert frozen.current()
+    constants = FoldedNetwork(Network(model, role="teacher"))
+    assert constants.current()
     kernel = model.layers[1].kernel
     changed = np.array(kernel)
     changed[1, 1, 1, 1] += 1e-3
     kernel.assign(changed)
-    assert not frozen.current()
+    assert not constants.current()
 
 
-def test_what_cannot_be_frozen_stays_as_it_is(monkeypatch):
-    x, y = examples()
-
-    @keras.saving.register_keras_serializable(package="tests.frozen")
-    class Python(layers.Layer):
-        def call(self, x):
-            import tensorflow as tf
-
-            return tf.ensure_shape(tf.numpy_function(lambda a: a, [x], tf.float32), x.shape)
-
-    inputs = keras.Input((4,))
-    teacher = keras.Model(inputs, layers.Dense(3)(Python()(inputs)))
-    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
-    model = distiller(teacher, mlp())
-    model.fit(x, y, verbose=0)
-    assert not is_frozen(model)
-    with pytest.raises(ValueError, match="PyFunc"):
-        distiller(teacher, mlp(), "litert").fit(x, y, verbose=0)
-
-
-def test_a_subclassed_teacher_freezes_too():
+def test_a_subclassed_teacher_is_folded_too():
     x, y = examples()
     teacher = Subclassed()
     teacher(x)
-    model = distiller(teacher, mlp(), "litert", teacher_activation="linear")
+    model = distiller(teacher, mlp(), True, teacher_activation="linear")
     model.fit(x, y, verbose=0)
-    assert is_frozen(model)
+    assert is_folded(model)
 
 
-def test_runtime_is_checked_and_saved(tmp_path):
-    with pytest.raises(ValueError, match="teacher_runtime='gpu': it is one of auto, keras, litert"):
+def test_the_argument_is_checked_and_saved(tmp_path):
+    with pytest.raises(ValueError, match="fold_teacher='gpu': give True, False or 'auto'"):
         distiller(mlp(), mlp(), "gpu")
     with pytest.raises(ValueError, match=r"is for a keras.Model as teacher, got CallableTeacher"):
-        distiller(kd.teachers.CallableTeacher(lambda x: x, (4,)), mlp(4), "litert").fit(
+        distiller(kd.teachers.CallableTeacher(lambda x: x, (4,)), mlp(4), True).fit(
             *examples(), verbose=0
         )
     x, y = examples()
-    model = distiller(mlp(), mlp(), "litert")
+    model = distiller(mlp(), mlp(), True)
     model.fit(x, y, verbose=0)
     teacher = weights_of(model.teacher)
     model.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
     loaded.fit(x, y, verbose=0)
-    assert is_frozen(loaded)
+    assert is_folded(loaded)
     assert equal_weights(weights_of(loaded.teacher), teacher)
 
 
@@ -281,49 +239,15 @@ def test_a_later_fit_may_have_other_inputs(form):
     teacher, student = network(), network()
     model = still(teacher, student)
     soft_loss_of_fit(model, first)
-    expected = soft_loss_of_fit(still(teacher, student, "keras"), second)
+    expected = soft_loss_of_fit(still(teacher, student, False), second)
     assert soft_loss_of_fit(model, second) == pytest.approx(expected, rel=1e-5)
-    assert is_frozen(model)
-
-
-def iter_over(batches):
-    yield from batches
-
-
-def test_a_data_set_is_not_read_ahead():
-    reads = []
-
-    def examples_():
-        reads.append(len(reads))
-        yield from zip(*examples(8), strict=True)
-
-    spec = (tf.TensorSpec((4,)), tf.TensorSpec((), tf.int32))
-    data = tf.data.Dataset.from_generator(examples_, output_signature=spec).batch(4)
-    model = still(mlp(), mlp())
-    model.fit(data.apply(tf.data.experimental.assert_cardinality(2)), verbose=0)
-    assert is_frozen(model)
-    assert reads == [0]
-
-
-def test_batches_of_other_lengths_are_answered_by_the_layers():
-    lengths = [3, 4, 5, 6, 7, 8]
-    teacher, student = of_any_length(), of_any_length()
-    examples_ = [(np.full((n, 4), n, "float32"), n % 3) for n in lengths]
-    spec = (tf.TensorSpec((None, 4)), tf.TensorSpec((), tf.int32))
-    data = tf.data.Dataset.from_generator(lambda: iter(examples_), output_signature=spec)
-    batches = list(data.padded_batch(2).as_numpy_iterator())
-    found, expected = (
-        still(teacher, student, runtime).fit(iter_over(batches), verbose=0).history["loss"]
-        for runtime in ("litert", "keras")
-    )
-    assert found == pytest.approx(expected)
+    assert is_folded(model)
 
 
 def soft_losses(teacher, student, x):
-    """With LiteRT where it can, and with the layers."""
+    """With constants where that can be, and with the layers."""
     return [
-        soft_loss_of_fit(still(teacher, student, runtime), x, batch_size=4)
-        for runtime in ("auto", "keras")
+        soft_loss_of_fit(still(teacher, student, fold), x, batch_size=4) for fold in ("auto", False)
     ]
 
 
@@ -341,29 +265,57 @@ class OwnVariable(layers.Layer):
         return x * self.factor
 
 
-@pytest.mark.parametrize("layer", [MinusMean, OwnVariable])
-def test_what_is_more_than_a_function_of_weights_and_example_is_not_frozen(layer, monkeypatch):
-    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
+class InPython(layers.Layer):
+    def call(self, x):
+        return tf.ensure_shape(tf.numpy_function(lambda a: a + 1, [x], tf.float32), x.shape)
+
+
+@pytest.mark.parametrize("layer", [MinusMean, OwnVariable, InPython])
+def test_layers_of_other_kinds_answer_as_they_do(layer):
     inputs = keras.Input((4,))
     teacher = keras.Model(inputs, layer()(layers.Dense(3)(inputs)))
     x, _ = examples(11)
     found, expected = soft_losses(teacher, mlp(), x)
     assert found == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match=r"none of its weights|answers differently"):
-        still(teacher, mlp()).fit(x, np.zeros(11), verbose=0)
 
 
-def test_the_states_of_a_teacher_go_on_as_with_its_layers(monkeypatch):
-    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
+def test_a_variable_that_keras_does_not_know_counts_at_once():
+    inputs = keras.Input((4,))
+    own = OwnVariable()
+    teacher = keras.Model(inputs, own(layers.Dense(3)(inputs)))
+    x, y = examples(8)
+    model = still(teacher, mlp())
+    soft_loss_of_fit(model, x)
+    own.factor.assign(3.0)
+    assert soft(model, x, y) == pytest.approx(
+        soft(still(teacher, model.student, False), x, y), rel=1e-6
+    )
+
+
+class Noise(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = keras.random.SeedGenerator(5)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+
+@pytest.mark.parametrize("state", ["GRU", "Noise"])
+def test_the_states_of_a_teacher_go_on_as_with_its_layers(state):
     inputs = keras.Input((5, 4), batch_size=4)
-    recurrent = layers.GRU(6, stateful=True)
-    teacher = keras.Model(inputs, layers.Dense(3)(recurrent(inputs)))
+    layer = layers.GRU(6, stateful=True) if state == "GRU" else Noise()
+    x = layer(inputs) if state == "GRU" else layers.Flatten()(layer(inputs))
+    teacher = keras.Model(inputs, layers.Dense(3)(x))
+    states = layer.states if state == "GRU" else layer.variables
+    begin = [np.array(v) for v in states]
     student = of_any_length()
     x = np.random.default_rng(0).normal(size=(8, 5, 4)).astype("float32")
     losses = []
-    for runtime in ("auto", "keras"):
-        recurrent.reset_state()
-        losses.append(soft_loss_of_fit(still(teacher, student, runtime), x))
+    for fold in (True, False):
+        for variable, value in zip(states, begin, strict=True):
+            variable.assign(value)
+        losses.append(soft_loss_of_fit(still(teacher, student, fold), x))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -392,7 +344,7 @@ def test_a_weight_that_no_step_looks_at_counts_from_the_next_epoch():
                 change_last_row(hidden)
 
     history = model.fit(x, y, epochs=2, verbose=0, callbacks=[Sets()]).history["soft_targets"]
-    expected = soft(still(teacher, student, "keras"), x, y)
+    expected = soft(still(teacher, student, False), x, y)
     assert history[1] == pytest.approx(expected, rel=1e-5)
     assert history[0] != pytest.approx(expected, rel=1e-2)
 
@@ -406,13 +358,11 @@ def test_two_distillers_that_share_a_teacher_both_notice():
     soft_loss_of_fit(second, x)
     change_last_row(hidden)
     soft_loss_of_fit(first, x)
-    expected = soft_loss_of_fit(still(network, second.student, "keras"), x)
+    expected = soft_loss_of_fit(still(network, second.student, False), x)
     assert soft_loss_of_fit(second, x) == pytest.approx(expected, rel=1e-5)
 
 
-def test_sparse_inputs_are_left_to_the_layers(monkeypatch):
-    monkeypatch.setattr("keras_distill.distiller.WORTHWHILE_STEPS", 1)
-
+def test_sparse_inputs_are_answered_too():
     def network():
         inputs = keras.Input((4,), sparse=True)
         return keras.Model(inputs, layers.Dense(3)(inputs))
@@ -421,11 +371,11 @@ def test_sparse_inputs_are_left_to_the_layers(monkeypatch):
     data = tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(x), y)).batch(4)
     model = still(network(), network(), "auto")
     assert np.isfinite(model.fit(data, verbose=0).history["loss"][0])
-    assert not is_frozen(model)
+    assert is_folded(model)
     assert model.student.recorded_input_ranges == ((x.min(), x.max()),)
 
 
-def test_nan_from_the_teacher_is_named_with_litert_too():
+def test_nan_from_the_teacher_is_named():
     x, y = examples()
     teacher = mlp()
     teacher.layers[-1].kernel.assign(np.full((8, 3), np.nan))
@@ -433,28 +383,52 @@ def test_nan_from_the_teacher_is_named_with_litert_too():
         still(teacher, mlp()).fit(x, y, verbose=0)
 
 
-def test_a_teacher_in_half_precision_is_refused_with_a_sentence():
+@pytest.mark.parametrize(
+    "why", ["fold_teacher", "jit_compile", "run_eagerly", "no teacher", "GPU", "large", "weights"]
+)
+def test_where_auto_leaves_the_layers(why, monkeypatch):
+    x, y = examples(8)
+    teacher = Subclassed() if why == "weights" else mlp()
+    share = 1.0 if why == "no teacher" else 0.5
+    model = kd.Distiller(teacher, mlp(), "soft_targets", student_loss_weight=share)
+    options = {"fold_teacher": {"fold_teacher": False}}.get(why, {why: True})
+    model.compile(
+        "sgd", SCE, **(options if why in ("jit_compile", "run_eagerly", "fold_teacher") else {})
+    )
+    if why == "GPU":
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
+    if why == "large":
+        monkeypatch.setattr(folded, "MOST_BYTES", 99)
+    assert not model._folds()
+    model.fit(x, y, verbose=0)
+    if why != "weights":  # it has some when the training begins: one batch was looked at
+        assert not is_folded(model)
+
+
+def test_auto_folds_and_a_later_compile_unfolds():
+    x, y = examples(8)
+    model = distiller(mlp(), mlp())
+    model.fit(x, y, verbose=0)
+    assert is_folded(model)
+    first = model._teacher._folded
+    model.fit(x, y, verbose=0)
+    assert model._teacher._folded is first
+    model.compile("sgd", SCE, fold_teacher=False)
+    model.fit(x, y, verbose=0)
+    assert not is_folded(model)
+
+
+def test_what_cannot_be_folded_says_why(monkeypatch):
+    with pytest.raises(ValueError, match=r"'raw' has no weights yet: call it on a batch"):
+        FoldedNetwork(Network(Subclassed(name="raw")))
+    monkeypatch.setattr(folded, "MOST_BYTES", 99)
+    with pytest.raises(ValueError, match=r"take 0 MiB, and up to 0 MiB become constants: use"):
+        distiller(mlp(), mlp(), True).fit(*examples(), verbose=0)
+
+
+def test_half_precision_answers_the_same():
     keras.config.set_dtype_policy("mixed_bfloat16")
     teacher = mlp()
     keras.config.set_dtype_policy("float32")
-    x, y = examples()
-    with pytest.raises(ValueError, match="LiteRT answers differently"):
-        still(teacher, mlp()).fit(x, y, verbose=0)
-
-
-def test_generators_freeze_and_what_shows_no_batch_is_refused():
-    x, y = examples(24)
-    seen = []
-
-    def batches():
-        for i in (0, 8, 16):
-            seen.append(i)
-            yield x[i : i + 8], y[i : i + 8]
-
-    model = still(mlp(), mlp())
-    model.fit(batches(), verbose=0)
-    assert is_frozen(model)
-    assert seen == [0, 8, 16]
-    data = one_shot([(x, y)]).map(lambda a, b: (tf.ensure_shape(a[:, : len(a)], (None, None)), b))
-    with pytest.raises(ValueError, match="needs a look at a batch"):
-        still(mlp(), mlp()).fit(data, verbose=0)
+    found, expected = soft_losses(teacher, mlp(), examples(8)[0])
+    assert found == pytest.approx(expected, rel=1e-2)

@@ -1,0 +1,116 @@
+"""A teacher's network whose weights are constants of the compiled step, for as long as nobody sets them.
+
+if foldable(model):
+    folded = FoldedNetwork(Network(model))
+    folded.answer(inputs)           # in the graph: the `Answer` of network.answer(inputs, training=False)
+
+While a teacher teaches nobody changes its weights. Constants need not be read in every step, and TensorFlow
+folds BatchNormalization into the convolutions before it: benchmarks/training_speed.py shows what a step
+gains. Weights that are set after all are noticed: at the next step where all of them are, at the next epoch
+where it is a single one of many.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.network import Answer, Network
+from keras_distill.taps import all_layers
+
+# Constants are kept several times in memory, and a graph ends at 2 GiB.
+MOST_BYTES = 2**28
+# Each step looks at the first values of so many weights, and of as many of the last ones.
+_WEIGHTS, _VALUES = 16, 4096
+
+
+class FoldedNetwork:
+    """What `network` answers in inference, with its weights of this moment as constants.
+
+    Args:
+        network: of the teacher.
+
+    Raises:
+        ValueError: the model has no weights yet, or too many.
+    """
+
+    def __init__(self, network: Network):
+        model = network.model
+        if not _built(model):
+            raise ValueError(
+                f"The teacher '{model.name}' has no weights yet: call it on a batch, or load them."
+            )
+        if _bytes(model) > MOST_BYTES:
+            raise ValueError(
+                f"The weights of the teacher '{model.name}' take {_bytes(model) / 2**20:.0f} MiB, and up to "
+                f"{MOST_BYTES / 2**20:.0f} MiB become constants: use fold_teacher='auto'."
+            )
+        self._network = network
+        self._weights = [(v, ops.convert_to_numpy(v)) for v in model.variables]
+        self._retired = keras.Variable(False, trainable=False, dtype="bool", name="retired")
+
+    def answer(self, inputs) -> Answer:
+        """Return the answer to a batch of the network's inputs."""
+        answers: list[Answer] = []
+
+        def tensors(answer: Answer):
+            answers.append(answer)
+            return [getattr(answer, name) for name in _TENSORS]
+
+        found = ops.cond(
+            self._probably_current(),
+            lambda: tensors(self._constant(inputs)),
+            lambda: tensors(self._network.answer(inputs, training=False)),
+        )
+        return dataclasses.replace(answers[-1], **dict(zip(_TENSORS, found, strict=True)))
+
+    def retire(self) -> None:
+        """Let the network's own weights count from now on, wherever this is still a part of a graph."""
+        self._retired.assign(True)
+
+    def current(self) -> bool:
+        """Whether all weights are what they were."""
+        return all(np.array_equal(ops.convert_to_numpy(v), value) for v, value in self._weights)
+
+    def _probably_current(self):
+        """The same of a sample of the weights, cheap enough for every step."""
+        count = len(self._weights)
+        spread = range(0, count, max(1, count // _WEIGHTS))
+        last = range(max(0, count - _WEIGHTS), count)
+        same = [
+            ops.all(ops.equal(ops.reshape(variable, (-1,))[:_VALUES], value.reshape(-1)[:_VALUES]))
+            for variable, value in (self._weights[i] for i in sorted({*spread, *last}))
+        ]
+        return ops.all(ops.stack([ops.logical_not(self._retired), *same]))
+
+    def _constant(self, inputs) -> Answer:
+        constants = [(v, ops.convert_to_tensor(value)) for v, value in self._weights]
+        with keras.StatelessScope(constants) as scope:
+            given = dict(scope.state_mapping)
+            answer = self._network.answer(inputs, training=False)
+        if any(value is not given.get(key) for key, value in scope.state_mapping.items()):
+            # It writes a state (of an RNN, of a random seed), and what is written in a scope is lost.
+            return self._network.answer(inputs, training=False)
+        return answer
+
+
+_TENSORS = ("outputs", "logits", "inner")
+
+
+def foldable(model: keras.Model) -> bool:
+    """Whether folding `model` is worth it, as far as measured: with its weights at hand, not huge, on CPU."""
+    import tensorflow as tf
+
+    return (
+        _built(model) and _bytes(model) <= MOST_BYTES and not tf.config.list_physical_devices("GPU")
+    )
+
+
+def _built(model: keras.Model) -> bool:
+    return all(layer.built for layer in all_layers(model))
+
+
+def _bytes(model: keras.Model) -> int:
+    return sum(math.prod(v.shape) * np.dtype("float32").itemsize for v in model.variables)
