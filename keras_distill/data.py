@@ -90,7 +90,7 @@ def _pipeline(
     batches = tf.data.Dataset.from_tensors(0).flat_map(epoch_of_batches)
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(count / batch_size)))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return epoch.without_autotuning(batches.prefetch(2))
 
 
 def arrays(

@@ -4,6 +4,7 @@ load_keras("resnet.keras")       # a keras.Model
 load_keras("vww_96.h5")          # of Keras 2: a keras.Model too, else a TFKerasTeacher
 """
 
+import errno
 import json
 import warnings
 import zipfile
@@ -97,12 +98,17 @@ def _of_zip(path: Path) -> tuple[dict, str]:
     return config, str(version)
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _load(library, path: Path, custom_objects):
     try:
         return library.models.load_model(
             path, custom_objects=custom_objects, compile=False, safe_mode=True
         )
     except Exception as error:  # what damage and missing classes lead to has no common class
+        if getattr(error, "errno", None) in _NO_ROOM:
+            raise  # Keras unpacks the weights into a temporary folder
         reason = str(error).strip().split("\n")[0][:300]
         raise ValueError(
             f"{path} cannot be loaded ({type(error).__name__}: {reason}). Layers and functions of your own "
