@@ -144,3 +144,9 @@ def test_digits_are_split_evenly_and_always_the_same_way():
     assert digits.x_train.max() == 255
     assert np.bincount(digits.y_test).min() >= 43
     np.testing.assert_array_equal(digits.x_test, data.digits().x_test)
+
+
+def test_no_data_set_of_ours_starts_the_autotuner():
+    x, y = numbers()
+    for dataset in (data.arrays(x, y, 8), epoch.Shuffled((x, y), 8).dataset):
+        assert dataset.options().autotune.enabled is False

@@ -1,6 +1,7 @@
 """Files of Keras: whole, damaged, with code inside."""
 
 import base64
+import errno
 import json
 import marshal
 import zipfile
@@ -267,3 +268,14 @@ def test_what_is_not_there_and_what_has_no_meaning(tmp_path):
             kd.teachers.load(tmp_path / "model.keras", **argument)
     with pytest.raises(ValueError, match="give teacher_activation= to the Distiller"):
         kd.teachers.load(tmp_path / "model.keras", activation="softmax")
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    mlp().save(tmp_path / "model.keras")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keras.models, "load_model", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        kd.teachers.load(tmp_path / "model.keras")
