@@ -11,7 +11,7 @@ names of inputs and outputs; `flatbuffer.with_names` writes them into the file, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,55 +73,27 @@ def convert(
 
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: give 1 or more, or None for an open batch.")
-    signature = Signature.of(model, input_shape, batch_size)
-    pixels = pixels or {}
-
-    def call(*arguments: Any) -> Any:
-        flat = [
-            _normalise(tf, a, pixels[i.name]) if i.name in pixels else a
-            for i, a in zip(signature.inputs, arguments, strict=True)
-        ]
-        return signature.call(flat)
-
-    inputs = [_retyped(i, pixels) for i in signature.inputs]
-    return convert_function(
-        call, inputs, model, lambda outputs: output_names(model, outputs), for_integers
-    )
-
-
-def convert_function(
-    function: Callable[..., Any],
-    inputs: Sequence[ModelInput],
-    model: Any,
-    name_outputs: Callable[[Any], list[str]],
-    for_integers: bool = False,
-) -> FloatModel:
-    """Converts a function of tensors that runs `model`, whose weights become constants.
-
-    Args:
-        function: takes one tensor for each of `inputs`; what it returns, flat, are the outputs.
-        model: the Keras model that `function` runs, for its weights and for sentences.
-        name_outputs: from what `function` returned to the names of the outputs, flat.
-        for_integers: see `flatbuffer.with_own_outputs`.
-
-    Raises:
-        ConversionError, ValueError: as `convert`.
-    """
-    import tensorflow as tf
-
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"export traces the model with TensorFlow, and Keras runs on {keras.backend.backend()}: "
             "save the model, and export it in a process with KERAS_BACKEND=tensorflow."
         )
+    signature = Signature.of(model, input_shape, batch_size)
+    pixels = pixels or {}
+    inputs = [_retyped(i, pixels) for i in signature.inputs]
     names: list[str] = []
     values = [(v, v.numpy()) for v in model.variables]
 
     def frozen(*arguments: Any) -> list[Any]:
         # Weights as constants: nothing is left to freeze, and nothing can be written to.
         with keras.StatelessScope([(v, tf.constant(value)) for v, value in values]):
-            outputs = function(*arguments)
-        names[:] = name_outputs(outputs)
+            outputs = signature.call(
+                [
+                    _normalise(tf, a, pixels[i.name]) if i.name in pixels else a
+                    for i, a in zip(signature.inputs, arguments, strict=True)
+                ]
+            )
+        names[:] = output_names(model, outputs)
         return [_edge(tf, t) for t in keras.tree.flatten(outputs)]
 
     specs = [tf.TensorSpec(i.shape, i.dtype, name=f"input_{n}") for n, i in enumerate(inputs)]
@@ -172,17 +144,26 @@ def _normalise(tf: Any, x: Any, pixels: Pixels) -> Any:
 def _flatbuffer(tf: Any, concrete: Any, model: Any) -> bytes:
     try:
         with hushed():
-            if concrete.captured_inputs:  # variables that Keras does not know: TensorFlow freezes
+            arguments, captured = _inputs(concrete)
+            # Variables that Keras does not know and large tensors: TensorFlow freezes. Small ones
+            # are constants of the graph already.
+            if any(t.op.type != "Const" for t in captured):
                 converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
                 converter.experimental_lower_to_saved_model = False
             else:
                 # The public converter that takes a graph as it is; its name says "v1".
                 converter = tf.compat.v1.lite.TFLiteConverter(
-                    concrete.graph.as_graph_def(), concrete.inputs, concrete.outputs
+                    concrete.graph.as_graph_def(), arguments, concrete.outputs
                 )
             return converter.convert()
     except Exception as error:
         raise _explained(error, concrete.graph.as_graph_def(), model) from error
+
+
+def _inputs(concrete: Any) -> tuple[list[Any], list[Any]]:
+    """The tensors of the arguments, and those of what the function found around it."""
+    count = len(concrete.inputs) - len(concrete.captured_inputs)
+    return concrete.inputs[:count], concrete.inputs[count:]
 
 
 class float32_policies:

@@ -137,13 +137,14 @@ def export(
         inference_output_type,
         pixel_ranges(converted.content, normal) if integer and examples else None,
     )
-    try:
-        content = _named(content, converted.inputs, converted.output_names)
-        load(content)  # it runs here before anybody gets it
-    except ValueError as error:
-        if not needs_examples(quantization):
-            raise
-        raise _not_quantizable(model, converted.content) from error
+    if quantization is not None:
+        try:
+            content = _named(content, converted.inputs, converted.output_names)
+            load(content)
+        except ValueError as error:
+            if not needs_examples(quantization):
+                raise
+            raise _not_quantizable(model, converted.content) from error
     content = metadata.embed(
         content,
         name=name or model.name,
@@ -152,7 +153,7 @@ def export(
         normalization=normal,
         in_graph=pixels,
     )
-    interpreter = load(content)
+    interpreter = load(content)  # it runs here before anybody gets it
     _require_integers(interpreter.inputs, signature.inputs, inference_input_type)
     written = write_whole(path, content)
     return Exported(

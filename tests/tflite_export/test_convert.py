@@ -256,6 +256,25 @@ def test_unknown_and_open_sizes_are_asked_for(tmp_path):
         te.export(any_size, path, input_shape=(8, 9, 1))
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_tensors_that_no_keras_variable_holds_are_constants_of_the_file(many, rng, monkeypatch):
+    """Small ones TensorFlow writes into the graph by itself, and freezing it anew takes long."""
+    if not many:
+        monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", None)
+    offset = rng.normal(size=(400 if many else 4,)).astype("float32")
+
+    class Minus(keras.layers.Layer):
+        held = tf.constant(offset)
+
+        def call(self, x):
+            return x - self.held
+
+    model = keras.Sequential([keras.Input(offset.shape), Minus(), keras.layers.Dense(2)])
+    x = rng.normal(size=(1, *offset.shape)).astype("float32")
+    answers = te.load(convert(model).content).run(x)
+    np.testing.assert_allclose(answers, model(x), atol=1e-5)
+
+
 def test_weights_begin_at_multiples_of_16_bytes():
     content = convert(functional()).content
     model = flatbuffer.schema.Model.GetRootAs(content, 0)
