@@ -323,6 +323,10 @@ class Distiller(DistillationModel):
             self._network.check_looks(self(x, training=False))
         self._checked = True
 
+    def output_spec(self):
+        """Return the student's symbolic outputs; a subclassed model has none."""
+        return getattr(self.student, "output", None)
+
     def begin(self, anew: bool) -> None:
         """Forget the range of the inputs of an earlier training; make the teacher's weights constants."""
         if anew:

@@ -64,7 +64,6 @@ class Shuffled:
     def __init__(self, arrays, batch_size: int):
         import tensorflow as tf
 
-        arrays = _tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
         count = len(keras.tree.flatten(arrays)[0])
         self.seed = _on_cpu("order_seed")
 
@@ -72,14 +71,31 @@ class Shuffled:
             seed = tf.stack([self.seed, variable()])
             return tf.random.experimental.stateless_shuffle(tf.range(count), seed=seed)
 
-        def gather(chosen):
-            return keras.tree.map_structure(lambda array: tf.gather(array, chosen), arrays)
+        order = tf.data.Dataset.range(1).map(order).flat_map(tf.data.Dataset.from_tensor_slices)
+        self.dataset = _batches(arrays, order, batch_size)
 
-        epochs = tf.data.Dataset.range(1).map(order)
-        batches = epochs.flat_map(lambda o: tf.data.Dataset.from_tensor_slices(o).batch(batch_size))
-        batches = batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        length = tf.data.experimental.assert_cardinality(math.ceil(count / batch_size))
-        self.dataset = without_autotuning(batches.apply(length).prefetch(2))
+
+def in_order(arrays, batch_size: int):
+    """Return arrays as a `tf.data.Dataset` of batches, for an evaluation; args as of `Shuffled`."""
+    import tensorflow as tf
+
+    count = len(keras.tree.flatten(arrays)[0])
+    return _batches(arrays, tf.data.Dataset.range(count), batch_size)
+
+
+def _batches(arrays, order, batch_size):
+    import tensorflow as tf
+
+    arrays = _tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
+    count = len(keras.tree.flatten(arrays)[0])
+
+    def gather(chosen):
+        return keras.tree.map_structure(lambda array: tf.gather(array, chosen), arrays)
+
+    batches = order.batch(batch_size)
+    batches = batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    length = tf.data.experimental.assert_cardinality(math.ceil(count / batch_size))
+    return without_autotuning(batches.apply(length).prefetch(2))
 
 
 def _tuples(structure):

@@ -11,12 +11,27 @@ import numpy as np
 
 
 def are_arrays(data) -> bool:
-    """Whether `data` is a nested structure of arrays or tensors of one length (no data set, no frame)."""
+    """Whether `data` is a structure of arrays or tensors of one length (no data set, no frame).
+
+    Args:
+        data: a tuple `(x, y, sample_weight)`, each of which may be None.
+    """
     import tensorflow as tf
 
-    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    leaves = keras.tree.flatten([part for part in data if part is not None])
     arrays = all(isinstance(leaf, (np.ndarray, tf.Tensor)) and len(leaf.shape) for leaf in leaves)
     return arrays and len({len(leaf) for leaf in leaves}) == 1  # Keras refuses several lengths
+
+
+def pack(x, y=None, sample_weight=None):
+    """What a data set of these yields: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Raises:
+        ValueError: `sample_weight` without `y`.
+    """
+    if sample_weight is not None and y is None:
+        raise ValueError("sample_weight was given without y: pass both, or a tf.data.Dataset.")
+    return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def split(arrays, share: float):
@@ -38,7 +53,7 @@ def first_batch(x, batch_size):
     """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
     import tensorflow as tf
 
-    if are_arrays(x):
+    if are_arrays((x,)):
         return keras.tree.map_structure(lambda array: array[: batch_size or 32], x), x
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)), None)

@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.network import Answer, Network
-from keras_distill.taps import all_layers
+from keras_distill.taps import all_built
 
 # Constants are kept several times in memory, and a graph ends at 2 GiB.
 MOST_BYTES = 2**28
@@ -38,7 +38,7 @@ class FoldedNetwork:
 
     def __init__(self, network: Network):
         model = network.model
-        if not _built(model):
+        if not all_built(model):
             raise ValueError(
                 f"The teacher '{model.name}' has no weights yet: call it on a batch, or load them."
             )
@@ -104,12 +104,10 @@ def foldable(model: keras.Model) -> bool:
     import tensorflow as tf
 
     return (
-        _built(model) and _bytes(model) <= MOST_BYTES and not tf.config.list_physical_devices("GPU")
+        all_built(model)
+        and _bytes(model) <= MOST_BYTES
+        and not tf.config.list_physical_devices("GPU")
     )
-
-
-def _built(model: keras.Model) -> bool:
-    return all(layer.built for layer in all_layers(model))
 
 
 def _bytes(model: keras.Model) -> int:

@@ -88,7 +88,13 @@ def find_layer(model: keras.Model, path: str) -> keras.Layer:
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
     """Return `model` and every layer in it, those of nested models included."""
-    return [model, *(find_layer(model, path) for path in layer_paths(model))]
+    inner = [one for layer in getattr(model, "layers", []) for one in all_layers(layer)]
+    return [model, *inner]
+
+
+def all_built(model: keras.Model) -> bool:
+    """Whether `model` and all layers in it have their weights."""
+    return all(layer.built for layer in all_layers(model))
 
 
 def layer_paths(model: keras.Model, prefix: str = "") -> list[str]:

@@ -31,6 +31,8 @@ class _Compiled:
 class DistillationModel(keras.Model):
     """Base of `Distiller` and the other modes; see the module's docstring for the hooks."""
 
+    train_function: Any
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._order_seed = keras.random.SeedGenerator()
@@ -56,6 +58,9 @@ class DistillationModel(keras.Model):
 
     def look(self, x) -> None:
         """Look at the first batch, and refuse what cannot be meant."""
+
+    def output_spec(self):
+        """Return `keras.KerasTensor`s like the outputs of `forward`, or None where they are not known."""
 
     def begin(self, anew: bool) -> None:
         """Called when a `fit` begins; `anew` is False where one goes on (`initial_epoch`)."""
@@ -112,16 +117,14 @@ class DistillationModel(keras.Model):
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
         self.begin(anew=initial_epoch == 0)
+        validation_batch_size = kwargs.pop("validation_batch_size", None) or batch_size
+        if validation_data is not None:
+            parts = keras.utils.unpack_x_y_sample_weight(validation_data)
+            if fit_data.are_arrays(parts) and kwargs.get("validation_steps") is None:
+                validation_data = epoch.in_order(fit_data.pack(*parts), validation_batch_size or 32)
         if arrays and shuffle is True:
-            given = tuple(part for part in (x, y, sample_weight) if part is not None)
-            if sample_weight is not None and y is None:
-                raise ValueError(
-                    "sample_weight was given without y: pass both, or a tf.data.Dataset."
-                )
-            shuffled = epoch.Shuffled(given if len(given) > 1 else given[0], batch_size or 32)
+            shuffled = epoch.Shuffled(fit_data.pack(x, y, sample_weight), batch_size or 32)
             added.append(_SetSeed(self, shuffled.seed))
-            if validation_data is not None:
-                kwargs.setdefault("validation_batch_size", batch_size)
             x, y, sample_weight, batch_size, shuffle = shuffled.dataset, None, None, None, False
             if steps_per_epoch is not None:  # each epoch the first of its own order
                 x, steps_per_epoch = x.take(steps_per_epoch), None
@@ -142,6 +145,7 @@ class DistillationModel(keras.Model):
                 verbose=verbose,
                 callbacks=callbacks,
                 validation_data=validation_data,
+                validation_batch_size=validation_batch_size,
                 shuffle=shuffle,
                 class_weight=class_weight,
                 sample_weight=sample_weight,
@@ -149,6 +153,21 @@ class DistillationModel(keras.Model):
                 steps_per_epoch=steps_per_epoch,
                 **kwargs,
             )
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
+    ):
+        """As `keras.Model.evaluate`."""
+        if fit_data.are_arrays((x, y, sample_weight)) and kwargs.get("steps") is None:
+            x = epoch.in_order(fit_data.pack(x, y, sample_weight), batch_size or 32)
+            y = batch_size = sample_weight = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+
+    def make_train_function(self, force=False):
+        """As `keras.Model.make_train_function`; the step is traced once."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = train_step.building(self, self.train_function)
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""

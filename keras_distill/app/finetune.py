@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_distill.app import results, training
+from keras_distill.taps import all_layers
 
 HEAD = "predictions"
 
@@ -176,9 +177,7 @@ def fine_tune(
     # The same layers in another model: the teacher itself stays without optimizer, also in its file.
     trained = keras.Model(teacher.inputs[0], teacher.outputs[0])
     normalizations = [
-        layer
-        for layer in _all_layers(teacher)
-        if isinstance(layer, keras.layers.BatchNormalization)
+        layer for layer in all_layers(teacher) if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
     def fit(part, rate, epochs, first):
@@ -201,10 +200,3 @@ def fine_tune(
         layer.trainable = False
     if epochs > head_epochs:
         fit("whole", learning_rate, epochs - head_epochs, head_epochs)
-
-
-def _all_layers(model: keras.Model):
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)

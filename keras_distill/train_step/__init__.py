@@ -1,8 +1,9 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has four functions:
+A backend's module has five functions:
 
     train_step(model, data)                   # a step of a `training.DistillationModel`
+    building(model, train_function)           # the function of `fit`, which traces the step once
     call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
     plain_errors()                            # within it, such a function's exceptions come out as they are
     replicas()                                # how many devices share a batch
@@ -28,6 +29,11 @@ def _of_backend(name: str):
 def train_step(model, data):
     """Run one step of `model` on `data`; return its logs."""
     return _of_backend("train_step")(model, data)
+
+
+def building(model, train_function):
+    """Return `train_function` such that the variables of a step are there before it is traced."""
+    return _of_backend("building")(model, train_function)
 
 
 def call_numpy(function, x, shape):

@@ -334,6 +334,54 @@ def test_mixed_precision_keeps_all_losses_in_float32(policy):
     assert all(weight.dtype == "float32" for weight in student.weights)
 
 
+class Traced(kd.Distiller):
+    """Counts how often its step is traced."""
+
+    traces = 0
+
+    def forward(self, x, training):
+        self.traces += training
+        return super().forward(x, training)
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, {name: layers.Dense(3, name=name)(inputs) for name in "ab"})
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data set", "generator"])
+def test_a_step_is_traced_once(kind):
+    x, y = examples(16)
+    model = Traced(mlp(), mlp(), "soft_targets")
+    model.compile("adam", SCE, metrics=["accuracy", keras.metrics.SparseCategoricalCrossentropy()])
+    data = {
+        "arrays": (x, y),
+        "data set": (tf.data.Dataset.from_tensor_slices((x, y)).batch(8),),
+        "generator": ((one for one in [(x[:8], y[:8]), (x[8:], y[8:])]),),
+    }[kind]
+    history = model.fit(*data, batch_size=8 if len(data) > 1 else None, verbose=0).history
+    assert model.traces == 1
+    assert list(history)[:2] == ["accuracy", "distillation_loss"]
+    assert "sparse_categorical_crossentropy" in history
+
+
+def test_metrics_of_several_outputs_are_made_before_the_step_as_in_it():
+    x, y = examples(8)
+    labels = {"a": y, "b": y}
+    histories = []
+    for spec in (True, False):
+        keras.utils.set_random_seed(1)
+        model = Traced(two_outputs(), two_outputs(), [kd.losses.SoftTargets(output="a")])
+        if not spec:
+            model.output_spec = lambda: None
+        model.compile("adam", {"a": SCE, "b": SCE}, metrics={"b": ["accuracy"]})
+        histories.append(model.fit(x, labels, batch_size=8, verbose=0).history)
+    assert histories[0].keys() == histories[1].keys()
+    assert "b_accuracy" in histories[0]
+    for name, value in histories[0].items():
+        assert value == pytest.approx(histories[1][name])
+
+
 def test_the_same_seed_gives_the_same_weights():
     x, y = examples(24)
     ends = []
@@ -378,6 +426,32 @@ def test_validation_split_is_kerass():
     history = model.fit(x, y, validation_split=0.25, verbose=0).history
     expected = model.evaluate(x[15:], y[15:], verbose=0, return_dict=True)
     assert history["val_loss"][0] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["x", "xy", "xyw"])
+def test_arrays_are_evaluated_as_keras_does(part):
+    x, y = examples(23)
+    weights = np.linspace(0, 1, 23)
+    share = 0.0 if part == "x" else 0.5
+    model = distiller(student_loss_weight=share, loss=None if part == "x" else SCE)
+    given = {"x": (x,), "xy": (x, y), "xyw": (x, y, weights)}[part]
+    found = model.evaluate(
+        *given[:2],
+        sample_weight=(*given, None)[2] if part == "xyw" else None,
+        batch_size=5,
+        return_dict=True,
+        verbose=0,
+    )
+    data = tf.data.Dataset.from_tensor_slices(given).batch(5)
+    expected = model.evaluate(data, return_dict=True, verbose=0)
+    assert found == pytest.approx(expected, rel=1e-6)
+    validation = given if part != "x" else x
+    history = model.fit(
+        *given[:2], batch_size=8, validation_data=validation, validation_batch_size=5, verbose=0
+    ).history
+    after = model.evaluate(data, return_dict=True, verbose=0)
+    for name, value in after.items():
+        assert history[f"val_{name}"] == pytest.approx([value], rel=1e-6)
 
 
 def test_learns_what_the_teacher_knows_without_a_label():
