@@ -243,6 +243,15 @@ def maker(model: Any, tensor: int, through: Sequence[str] = ()) -> Maker:
     return Maker()
 
 
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """A copy of the float32 values that the file holds for a tensor; None where it holds none."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or not len(data) or tensor.type != schema.TensorType.FLOAT32:
+        return None
+    values = np.frombuffer(bytearray(np.asarray(data, "uint8")), "<f4")
+    return values.reshape(np.asarray(tensor.shape, int))
+
+
 def shape_of(tensor: Any) -> tuple[int | None, ...]:
     """The tensor's shape; None where the size may change."""
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature

@@ -28,6 +28,7 @@ import numpy as np
 
 from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
+from tflite_export.dead_channels import with_room_for_biases
 from tflite_export.normalization import PIXELS, Normalization
 
 RECIPES = (None, "float16", "dynamic_int8", "int8")
@@ -70,13 +71,14 @@ def quantize(
 
     with hushed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of its own way of opening the file
-        work = quantizer.Quantizer(content, _recipe(recipe, input_type, output_type))
         measured = None
         if needs_examples(recipe):
             measured = _measure(content, examples)
             for name, ends in (ranges or {}).items():
                 low, high = (np.array([e], "float32") for e in ends)
                 measured[name] = {"min": low, "max": high}
+            content = with_room_for_biases(content, measured)
+        work = quantizer.Quantizer(content, _recipe(recipe, input_type, output_type))
         result = work.quantize(measured, enable_progress_bar=False, enable_progress_report=False)
     if result.quantized_model is None:
         raise ValueError(f"litert-quantizer made no file with the recipe {recipe!r}.")
@@ -132,11 +134,11 @@ def _normalised(model: Any, index: int) -> dict[str, Range]:
 
 
 def _constant(model: Any, index: int) -> np.ndarray | None:
-    """A float32 tensor that is stored in the file, flat."""
-    tensor = model.subgraphs[0].tensors[index]
-    data = model.buffers[tensor.buffer].data
-    stored = index >= 0 and data is not None and tensor.type == flatbuffer.schema.TensorType.FLOAT32
-    return np.frombuffer(bytearray(data), "float32").astype("float64") if stored else None
+    """A float32 tensor that is stored in the file, flat, in double precision."""
+    if index < 0:
+        return None
+    values = flatbuffer.constant(model, model.subgraphs[0].tensors[index])
+    return None if values is None else values.ravel().astype("float64")
 
 
 # None, RELU, RELU_N1_TO_1 and RELU6, which the converter may have merged into the convolution.
