@@ -8,9 +8,9 @@ taken as they are. Labels are class numbers: `y`, or the places of the sub-folde
 class names.
 """
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,27 +37,34 @@ def arrays(path: Path, prefer: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise FileNotFoundError(f"There are no data {path}: neither a folder nor a file.")
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path} is neither a folder of photos nor a .npy or .npz file.")
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
-            raise EOFError  # the other of the two kinds, whatever it is called
-        if path.suffix == ".npy":
-            return _numbers(found, path), None
-        with found:
-            examples, labels = _names(list(found.files), prefer, path)
-            x, y = found[examples], None if labels is None else found[labels]
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or no {path.suffix} file.") from error
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise ValueError(
-            f"{path} holds Python objects, or is no {path.suffix} file: save arrays of numbers."
-        ) from None
-    x = _numbers(x, path)
-    if y is not None and len(y) != len(x):
-        raise ValueError(f"{path} holds {len(x)} examples and {len(y)} labels.")
+    found = _loaded(path, lambda: np.load(path, allow_pickle=False))
+    if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+        raise ValueError(f"{path} is no {path.suffix} file: give it the suffix of what it is.")
+    if path.suffix == ".npy":
+        return _numbers(found, path), None
+    with found:
+        examples, labels = _names(list(found.files), prefer, path)
+        x = _numbers(_loaded(path, lambda: found[examples]), path)
+        y = None if labels is None else _loaded(path, lambda: found[labels])
+    if y is not None and (y.ndim == 0 or len(y) != len(x)):
+        raise ValueError(f"{path} holds {len(x)} examples, and labels of shape {y.shape}.")
     return x, y
+
+
+def _loaded(path: Path, read: Callable) -> Any:
+    """What `read` gives; NumPy and zipfile raise whatever they stumble over in a damaged file."""
+    try:
+        return read()
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it may not be read at all
+            raise
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects, or is no {path.suffix} file: save arrays of numbers."
+            ) from None
+        raise ValueError(
+            f"{path} is damaged, or no {path.suffix} file: write or download it again."
+        ) from error
 
 
 def _names(keys: list[str], prefer: str, path: Path) -> tuple[str, str | None]:
