@@ -261,3 +261,5 @@ def test_what_a_file_does_not_say(tmp_path):
     assert (found.class_names, found.normalization, found.shape) == (None, None, (4, 4, 3))
     given = model_file.read(tmp_path / "plain.keras", (0.0, 255.0))
     np.testing.assert_array_equal(given.inputs(np.array([0.0, 255.0])), [0, 1])
+    with pytest.raises(ValueError, match="mean and std are finite, and std is above 0"):
+        model_file.read(tmp_path / "plain.keras", (float("nan"), 255.0))
