@@ -269,12 +269,27 @@ def test_a_run_that_began_and_died_since_is_not_gone_on_with(tmp_path):
     assert first.finished() is second.finished() is None
     with first.started():
         pass
-    with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
+    with (
+        pytest.raises(
+            ValueError, match=r"epochs was 1, is now 2: .*, or remove .*out to begin anew"
+        ),
+        second.started(),
+    ):
         pass
     with first.started():
         first.finish({})
     with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
         pass
+
+
+def test_states_without_a_record_are_not_gone_on_with(tmp_path):
+    record = resume.Record(tmp_path / "out", {"epochs": 1}, {})
+    with record.started() as states:
+        (states / "student.npz").touch()
+    (states / "arguments.json").unlink()  # the next run cannot tell what the state is of
+    with pytest.raises(ValueError, match=r"holds unfinished/student.npz, and no record of a run"):
+        record.finished()
+    assert (states / "student.npz").exists()
 
 
 def test_a_folder_that_is_called_as_the_student_does_not_stand_for_it(
