@@ -180,16 +180,19 @@ def test_plain_photos_have_no_labels_and_a_split_is_measured_on(folder, tmp_path
     np.testing.assert_array_equal(y, [2, 2])
 
 
-def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path):
+def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path, capsys):
     (folder / "b" / "0.png").write_bytes(b"")  # the first: labels must not move up
-    left_out: list[str] = []
-    ((x, y),) = examples.batches(folder, model(tmp_path), unreadable=left_out)
+    ((x, y),) = examples.batches(folder, model(tmp_path))
     np.testing.assert_array_equal(y, [0, 1, 1, 2, 2])
     assert len(x) == 5
-    assert len(left_out) == 1
-    assert "b/0.png as a photo" in left_out[0]
+    assert "1 of 6 photos cannot be read: " in (said := capsys.readouterr().err)
+    assert "b/0.png: it is empty (0 bytes). They are left out." in said
     with pytest.raises(ValueError, match=r"b/0.png as a photo"):
         list(examples.batches(folder, model(tmp_path), strict=True))
+    for photo in folder.glob("*/*"):
+        photo.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"w/1.png as a photo: it is empty"):
+        list(examples.batches(folder, model(tmp_path)))
 
 
 def test_folders_that_cannot_be_used(folder, tmp_path):

@@ -149,14 +149,28 @@ def test_verify_with_a_tflite_reference_and_arrays(student, exported, photos, tm
 def test_photos_that_are_left_out_are_named(student, exported, photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / "top" / "00.png").write_bytes(b"no photo")
-    arguments = ["verify", student, exported, "--data", tmp_path / "photos"]
-    code, out, err = call(capsys, *arguments, "--json")
-    assert (code, json.loads(out)["examples"]) == (0, 23)
-    assert "1 photo left out: Cannot read " in err
-    assert "top/00.png" in err
-    code, out, err = call(capsys, *arguments, "--json", "--strict")
-    assert code == 1
-    assert "top/00.png as a photo" in json.loads(out)["error"]
+    output = tmp_path / "s.tflite"
+    commands = {
+        "verify": [student, exported, "--data", tmp_path / "photos"],
+        "export": [student, "-o", output, "--quantization", "int8", "--data", tmp_path / "photos"],
+        "predict": [exported, tmp_path / "photos"],
+    }
+    for command, arguments in commands.items():
+        code, out, err = call(capsys, command, *arguments, "--json", "--strict")
+        assert code == 1
+        assert "top/00.png as a photo" in json.loads(out)["error"]
+        assert command != "export" or not output.exists()
+        code, out, err = call(capsys, command, *arguments, "--json")
+        assert code == 0
+        assert err.startswith("1 of 24 photos cannot be read: ")
+        assert "top/00.png: it is no image" in err
+        assert "They are left out." in err
+        said = json.loads(out)
+        if command == "verify":
+            assert said["examples"] == 23
+        if command == "predict":
+            assert len(said) == 23
+            assert all(one["label"] in one["photo"] for one in said)
 
 
 def test_benchmark_of_several_files(exported, capsys):
