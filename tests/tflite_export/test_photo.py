@@ -155,11 +155,10 @@ def test_a_turned_photo_is_stretched_after_turning(tmp_path):
     np.testing.assert_array_equal(pixels[24, 8], QUARTERS[0, 1])
 
 
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0no TIFF header here", b"Exif\0\0MM\0*\0", b"Exif\0\0MM"]
-)
-def test_a_damaged_exif_does_not_hide_the_photo(exif, tmp_path):
-    path = tmp_path / "x.jpg"
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF header here", b"Exif\0\0MM"])
+def test_a_damaged_exif_does_not_hide_the_photo(exif, suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
     COLOUR.save(path, exif=exif)
     np.testing.assert_allclose(middles(read_photo(path, (SIDE, SIDE))), QUARTERS, atol=12)
 
@@ -178,14 +177,13 @@ def test_a_suffix_may_lie(tmp_path):
     np.testing.assert_array_equal(middles(read_photo(tmp_path / "x.jpg", (SIDE, SIDE))), QUARTERS)
 
 
-@pytest.mark.parametrize("size", [(96, 96), (24, 320)])
-def test_a_large_jpeg_looks_as_if_it_were_decoded_at_full_size(size, tmp_path, rng):
+def test_a_large_jpeg_looks_as_if_it_were_decoded_at_full_size(tmp_path, rng):
     """Decoding at a reduced size is for speed alone."""
     coarse = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype="uint8"))
     coarse.resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / "x.jpg", quality=95)
     with Image.open(tmp_path / "x.jpg") as file:
-        full = np.asarray(file.resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(read_photo(tmp_path / "x.jpg", size) - full).mean() < 2
+        full = np.asarray(file.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(read_photo(tmp_path / "x.jpg", (96, 96)) - full).mean() < 2
 
 
 def saved(kind):

@@ -178,6 +178,9 @@ def test_plain_photos_have_no_labels_and_a_split_is_measured_on(folder, tmp_path
     shutil.copytree(folder / "w", split / "validation" / "w")
     ((_, y),) = examples.batches(split, model(tmp_path, class_names=["b", "g", "w"]))
     np.testing.assert_array_equal(y, [2, 2])
+    shutil.copytree(folder / "b", split / "test" / "b")  # it is kept for the end
+    ((_, y),) = examples.batches(split, model(tmp_path, class_names=["b", "g", "w"]))
+    np.testing.assert_array_equal(y, [2, 2])
 
 
 def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path, capsys):

@@ -77,6 +77,22 @@ def test_export_takes_arrays_labels_and_normalisation_that_are_given(tmp_path, c
     assert te.read_metadata(tmp_path / "o.tflite").labels == ("even", "odd")
 
 
+def test_examples_of_an_array_are_from_all_of_it(student, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(export.te, "export", lambda *_, **given: seen.update(given) or exit())
+    np.save(tmp_path / "x.npy", np.arange(100.0)[:, None, None, None] + np.zeros((100, 8, 8, 3)))
+    with pytest.raises(SystemExit):
+        export.run(student, tmp_path / "o.tflite", "int8", data=tmp_path / "x.npy", examples=4)
+    assert seen["representative_dataset"][:, 0, 0, 0].tolist() == [0, 33, 66, 99]
+
+
+def test_int8_without_data_is_told_of_the_option(student, tmp_path, capsys):
+    output = tmp_path / "o.tflite"
+    code, _, err = call(capsys, "export", student, "-o", output, "--quantization", "int8")
+    assert code == 1
+    assert "int8 measures ranges on examples: give --data" in err
+
+
 def test_verify_measures_agreement_and_accuracy_by_class(student, exported, photos, capsys):
     code, out, _ = call(capsys, "verify", student, exported, "--data", photos, "--json")
     assert code == 0
