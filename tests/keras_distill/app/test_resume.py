@@ -337,6 +337,28 @@ def test_photos_are_known_by_their_names_and_sizes(tmp_path):
     assert resume.of_photos(tmp_path, files)["sha256"] != first["sha256"]
 
 
+def test_a_photo_in_another_class_is_another_photo(tmp_path):
+    def known_in(*classes):
+        root = tmp_path / "-".join(classes)
+        for number, name in enumerate(classes):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / f"{number}.png").write_bytes(b"123")
+        return resume.of_photos(root, list(root.glob("*/*")))
+
+    assert known_in("cat", "dog", "cat") != known_in("cat", "dog", "dog")
+
+
+def test_strict_and_the_place_do_not_make_another_run():
+    def run(**arguments):
+        return {"arguments": arguments, "sources": {}}
+
+    then = run(strict=False, output="a", epochs=1, width=None)
+    assert resume.differences(then, run(strict=True, output="b", epochs=1)) == []
+    assert resume.differences(then, run(strict=True, output="b")) == [
+        "epochs was 1, is now not given"
+    ]
+
+
 def test_going_on_with_other_versions_is_said(tmp_path, capsys):
     record = resume.Record(tmp_path / "out", {}, {})
     with record.started() as states:
