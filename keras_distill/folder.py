@@ -62,7 +62,7 @@ class Listing:
         if not self.unreadable:
             return ""
         readable = len(self.train_files) + len(self.validation_files)
-        return f"{_cannot_be_read(self.unreadable, readable)}. The training goes without them."
+        return f"{cannot_be_read(self.unreadable, readable)}. The training goes without them."
 
 
 def list_folder(
@@ -108,7 +108,7 @@ def list_folder(
     if unreadable and strict:
         readable = len(_all(classes)) + len(_all(held_out)) - len(unreadable)
         raise ValueError(
-            f"{_cannot_be_read(unreadable, readable)}. Replace or remove them, or leave strict out "
+            f"{cannot_be_read(unreadable, readable)}. Replace or remove them, or leave strict out "
             "to train without them."
         )
     reasons = {one.path: one for one in unreadable}
@@ -185,7 +185,8 @@ def _readable(
     return {n: [file for file in files if file not in unreadable] for n, files in classes.items()}
 
 
-def _cannot_be_read(unreadable: Sequence[Unreadable], readable: int) -> str:
+def cannot_be_read(unreadable: Sequence[Unreadable], readable: int) -> str:
+    """How many of how many photos, and which: the beginning of a sentence."""
     named = "; ".join(map(str, unreadable[:5]))
     more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
     return f"{len(unreadable)} of {len(unreadable) + readable} photos cannot be read: {named}{more}"

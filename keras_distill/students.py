@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 NORMALIZATION = (127.5, 127.5)
+LARGEST_WIDTH = 16  # beyond it a number is mistyped, and memory runs out
 
 
 def resnet8(input_shape, num_classes, width=1.0, activation="softmax") -> keras.Model:
@@ -174,7 +175,7 @@ def build(
         name: "resnet8", "MobileNet", "MobileNetV2", "MobileNetV3Small" or "EfficientNetB0", in any
             capitals.
         width: multiplies the channels of every layer (the `alpha` of keras.applications); 1.0 when
-            None. Any number above 0; pretrained ImageNet weights exist for a few only.
+            None. Any number above 0, up to 16; pretrained ImageNet weights exist for a few only.
         weights: None (random), "imagenet" (downloaded by keras.applications), or a file: `.keras`
             of this network with or without its classifier, or `.weights.h5` / `.h5` of the same.
             All layers up to the last pooling must be in it; those after it are taken where their
@@ -190,8 +191,10 @@ def build(
     """
     name = find_name(name)
     width = 1.0 if width is None else float(width)
-    if not 0 < width < float("inf"):
-        raise ValueError(f"width multiplies the channels and lies above 0, got {width}.")
+    if not 0 < width <= LARGEST_WIDTH:
+        raise ValueError(
+            f"width multiplies the channels and lies above 0, and up to {LARGEST_WIDTH}, got {width}."
+        )
     arguments = {"width": width, "activation": activation or "linear"}
     create = functools.partial(STUDENTS[name], input_shape, num_classes, **arguments)
     if weights is None:

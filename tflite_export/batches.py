@@ -43,10 +43,19 @@ def batches(
 
 def length(x: Any) -> int:
     """Number of examples in a batch."""
-    first = _leaves(x)[0]
+    first = leaves(x)[0]
     if np.ndim(first) == 0:
         raise ValueError(f"An example is {first!r}: give arrays (examples, …), or batches of them.")
     return len(first)
+
+
+def leaves(structure: Any) -> list[Any]:
+    """The arrays of a batch."""
+    if isinstance(structure, Mapping):
+        return [leaf for value in structure.values() for leaf in leaves(value)]
+    if isinstance(structure, (list, tuple)) and structure and hasattr(structure[0], "__array__"):
+        return list(structure)
+    return [structure]
 
 
 def _raw_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
@@ -57,7 +66,7 @@ def _raw_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         x, y = data[0], data[1] if len(data) > 1 else None
     if whole:
         count = length(x)
-        for leaf in [] if y is None else _leaves(y):
+        for leaf in [] if y is None else leaves(y):
             if len(leaf) != count:
                 raise ValueError(f"{len(leaf)} labels were given, and {count} examples.")
         for start in range(0, count, batch_size):
@@ -90,14 +99,6 @@ def _require_batches(data: list[Any]) -> None:
 
 def _is_arrays(value: Any) -> bool:
     return value is None or hasattr(value, "__array__") or isinstance(value, (Mapping, list))
-
-
-def _leaves(structure: Any) -> list[Any]:
-    if isinstance(structure, Mapping):
-        return [leaf for value in structure.values() for leaf in _leaves(value)]
-    if isinstance(structure, (list, tuple)) and structure and hasattr(structure[0], "__array__"):
-        return list(structure)
-    return [structure]
 
 
 def _cut(structure: Any, part: slice = slice(None)) -> Any:

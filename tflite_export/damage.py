@@ -112,8 +112,9 @@ def _check_quantization(tensor: Any, shape: list[int], kind: str, stored: bool) 
         return
     scale = np.asarray(quantization.scale)
     zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
-    if not np.isfinite(scale).all() or (scale < 0).any():
-        raise ValueError(f"a scale of {scale.min()}")
+    odd = scale[~np.isfinite(scale) | (scale < 0)]
+    if odd.size:
+        raise ValueError(f"a scale of {odd[0]}")
     if (
         (scale < np.finfo("float32").tiny) & ((scale > 0) | (not stored and kind != "int32"))
     ).any():

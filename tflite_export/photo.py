@@ -55,16 +55,16 @@ def read_photo(
             more pixels than Pillow's guard against decompression bombs allows.
         FileNotFoundError: there is no such file.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     height, width = image_size
     try:
         with Image.open(path) as file:
             # libjpeg decodes a large photo straight to a half, a quarter or an eighth of its size.
             file.draft(None, (max(width, height),) * 2)
-            if _has_exif(file):
-                ImageOps.exif_transpose(file, in_place=True)
-            image = _opaque(_eight_bits(_straight_inks(file)))
+            turn = _turn(file)
+            image = _straight_inks(file)
+            image = _opaque(_eight_bits(image if turn is None else image.transpose(turn)))
             wanted = "L" if channels == 1 else "RGB"
             image = image if image.mode == wanted else image.convert(wanted)
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -79,12 +79,24 @@ def read_photo(
     return np.asarray(image).reshape(height, width, channels)
 
 
-def _has_exif(file: Any) -> bool:
-    """Whether there is EXIF that can be read; with a damaged one, the photo is taken as it lies."""
+def _turn(file: Any) -> Any:
+    """What turns the photo upright, or None. With a damaged EXIF, it is taken as it lies."""
+    from PIL import Image
+
+    turns = (
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    )
     try:
-        return bool(file.getexif())
+        orientation = file.getexif().get(0x0112)
     except Exception:
-        return False
+        return None
+    return dict(enumerate(turns, 2)).get(orientation)
 
 
 def _straight_inks(file: Any) -> Any:

@@ -23,6 +23,8 @@ import numpy as np
 
 from tflite_export.chatter import hushed
 
+MOST_THREADS = 1024  # runtimes start as many as they are asked for, and crash where there are none
+
 RUNTIMES = {
     "litert": ("ai_edge_litert.interpreter", "Interpreter", "ai-edge-litert"),
     "tflite-runtime": (
@@ -105,8 +107,8 @@ class Interpreter:
     """A file, ready to run. Attributes: `runtime`, `inputs`, `outputs` (tuples of TensorInfo)."""
 
     def __init__(self, file: Any, num_threads: int | None = None, runtime: str = "auto"):
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads is {num_threads}: give 1 or more, or None.")
+        if num_threads is not None and not 1 <= num_threads <= MOST_THREADS:
+            raise ValueError(f"num_threads is {num_threads}: give 1 to {MOST_THREADS}, or None.")
         self.runtime, make = interpreter_class(runtime)
         content, name = content_of(file)
         _check(content, name)

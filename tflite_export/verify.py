@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export import metadata
-from tflite_export.batches import batches, length
+from tflite_export.batches import batches, leaves, length
 from tflite_export.normalization import Normalization
 from tflite_export.pairing import labels_by_output, pair
 from tflite_export.runtime import Interpreter, content_of
@@ -66,8 +66,8 @@ def verify(
         A Verification. Top-1 is over the last axis, so that segmentation counts each pixel.
 
     Raises:
-        ValueError: no examples; outputs that differ in number or shape, or of which nothing says
-            which is which; data or labels that do not fit.
+        ValueError: no examples, or NaN in one; outputs that differ in number or shape, or of which
+            nothing says which is which; data or labels that do not fit.
     """
     reference = _runner(model, normalization, batch_size, num_threads)
     other = _runner(exported, normalization, batch_size, num_threads, _real_valued(model))
@@ -76,6 +76,7 @@ def verify(
     pairs: list[tuple[str, str]] = []
     examples, main = 0, None
     for x, y in batches(data, labels, batch_size, max_examples):
+        _refuse_nan(x, examples)
         ours, theirs = reference(x), other(x)
         if not examples:
             pairs = pair(ours, theirs, outputs)
@@ -104,6 +105,18 @@ def verify(
         output=shown[main],
         labels=class_names if named == pairs[main][1] else None,
     )
+
+
+def _refuse_nan(x: Any, before: int) -> None:
+    """A ReLU makes 0 of NaN and an integer input some pixel: the answers would not tell."""
+    for array in leaves(x):
+        values = np.asarray(array)
+        if values.dtype.kind != "f" or not np.isnan(values).any():
+            continue
+        number = int(np.isnan(values).reshape(len(values), -1).any(1).argmax())
+        raise ValueError(
+            f"The data hold NaN in example {before + number}: leave it out, or repair it."
+        )
 
 
 def _place(

@@ -18,8 +18,10 @@ import keras_distill as kd
 from keras_distill import card, data
 from keras_distill.app import finetune, networks, results, resume, training
 from keras_distill.app.classifier import Classifier, write_student
+from tflite_export.normalization import Normalization
 
 FILES = ("teacher", "student", "teacher_weights", "student_weights")  # or names
+LARGEST_SIZE = 4096  # of a network's photos; beyond it a number is mistyped, and memory runs out
 QUANTIZATIONS = (None, "float16", "dynamic_int8", "int8")
 
 
@@ -89,8 +91,17 @@ def run(
     if not 0 <= student_loss_weight <= 1:
         raise ValueError(f"student_loss_weight lies between 0 and 1, got {student_loss_weight}.")
     for name, size in (("image_size", image_size), ("teacher_image_size", teacher_image_size)):
-        if size is not None and size < 8:
-            raise ValueError(f"{name} is a number of pixels from 8 up, got {size}.")
+        if size is not None and not 8 <= size <= LARGEST_SIZE:
+            raise ValueError(f"{name} is a number of pixels from 8 to {LARGEST_SIZE}, got {size}.")
+    for name, count in (
+        ("epochs", epochs),
+        ("batch_size", batch_size),
+        ("teacher_epochs", teacher_epochs),
+    ):
+        if not 1 <= count < 2**31:
+            raise ValueError(f"{name} is a whole number from 1 up, below 2³¹, got {count}.")
+    if teacher_normalization is not None:
+        Normalization.parse(teacher_normalization)
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate is a number above 0, got {learning_rate}.")
     soft_targets = kd.losses.SoftTargets(temperature=temperature)

@@ -8,14 +8,17 @@ taken as they are. Labels are class numbers: `y`, or the places of the sub-folde
 class names.
 """
 
-import zipfile
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_distill.app import results
 from keras_distill.app.model_file import ModelFile
-from tflite_export.photo import find_photos, read_photo
+from keras_distill.folder import Unreadable, cannot_be_read
+from tflite_export.photo import UnreadablePhoto, find_photos, read_photo
 
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = {"test": ("test", "val", "validation", "", "train"), "train": ("train", "", "test")}
@@ -37,27 +40,34 @@ def arrays(path: Path, prefer: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise FileNotFoundError(f"There are no data {path}: neither a folder nor a file.")
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path} is neither a folder of photos nor a .npy or .npz file.")
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
-            raise EOFError  # the other of the two kinds, whatever it is called
-        if path.suffix == ".npy":
-            return _numbers(found, path), None
-        with found:
-            examples, labels = _names(list(found.files), prefer, path)
-            x, y = found[examples], None if labels is None else found[labels]
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or no {path.suffix} file.") from error
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise ValueError(
-            f"{path} holds Python objects, or is no {path.suffix} file: save arrays of numbers."
-        ) from None
-    x = _numbers(x, path)
-    if y is not None and len(y) != len(x):
-        raise ValueError(f"{path} holds {len(x)} examples and {len(y)} labels.")
+    found = _loaded(path, lambda: np.load(path, allow_pickle=False))
+    if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+        raise ValueError(f"{path} is no {path.suffix} file: give it the suffix of what it is.")
+    if path.suffix == ".npy":
+        return _numbers(found, path), None
+    with found:
+        examples, labels = _names(list(found.files), prefer, path)
+        x = _numbers(_loaded(path, lambda: found[examples]), path)
+        y = None if labels is None else _loaded(path, lambda: found[labels])
+    if y is not None and (y.ndim == 0 or len(y) != len(x)):
+        raise ValueError(f"{path} holds {len(x)} examples, and labels of shape {y.shape}.")
     return x, y
+
+
+def _loaded(path: Path, read: Callable) -> Any:
+    """What `read` gives; NumPy and zipfile raise whatever they stumble over in a damaged file."""
+    try:
+        return read()
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it may not be read at all
+            raise
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects, or is no {path.suffix} file: save arrays of numbers."
+            ) from None
+        raise ValueError(
+            f"{path} is damaged, or no {path.suffix} file: write or download it again."
+        ) from error
 
 
 def _names(keys: list[str], prefer: str, path: Path) -> tuple[str, str | None]:
@@ -107,15 +117,62 @@ def require_normalization(model: ModelFile, path: Path) -> None:
         )
 
 
+def require_photos(model: ModelFile, path: Path) -> None:
+    """Refuse a folder for a model that takes no photos of one size, or does not say how."""
+    require_normalization(model, path)
+    if len(model.shape) != 3 or model.shape[-1] not in (1, 3) or None in model.shape:
+        raise ValueError(
+            f"{model.path} takes inputs of shape {model.shape}, and photos are (height, width, 3) "
+            f"of a known size: give arrays in a .npy or .npz file."
+        )
+
+
+def read_photos(
+    files: Sequence[Path], shape: tuple, strict: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The photos that can be read, as (place in `files`, pixels); the others are named in the end.
+
+    Raises:
+        UnreadablePhoto: a ValueError; with `strict` at the first that cannot be read, else where none can.
+    """
+    unreadable: list[Unreadable] = []
+    readable = 0
+    try:
+        for place, file in enumerate(files):
+            try:
+                pixels = read_photo(file, shape[:2], channels=shape[-1])
+            except UnreadablePhoto as error:
+                if strict or len(unreadable) == len(files) - 1:
+                    raise
+                unreadable.append(Unreadable(file, error.reason))
+                continue
+            readable += 1
+            yield place, pixels
+    finally:  # also where no more of them are asked for
+        if unreadable and readable:
+            results.say(f"{cannot_be_read(unreadable, readable)}. They are left out.")
+
+
+def some_photos(folder: Path, model: ModelFile, count: int, strict: bool = False) -> np.ndarray:
+    """`count` photos from everywhere in a folder and its sub-folders, as the model takes them."""
+    require_photos(model, folder)
+    files = find_photos(folder)
+    if not files:
+        raise ValueError(f"There are no photos in {folder}.")
+    chosen = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
+    found = read_photos([files[place] for place in chosen], model.shape, strict)
+    return model.inputs(np.stack([pixels for _, pixels in found]))
+
+
 def batches(
-    path: Path, model: ModelFile, strict: bool = False, unreadable: list[str] | None = None
+    path: Path, model: ModelFile, strict: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Batches of (x, y), to measure `model` on; y is None where there are no labels.
 
     Args:
         path: a folder of photos, or one with a sub-folder for each class (if there is `validation/`
             beside `train/`, the photos in there); or a file, see `arrays`.
-        strict: refuse photos that cannot be read; else their sentences are put into `unreadable`.
+        strict: refuse photos that cannot be read; else they are left out, and named.
     """
     if not path.is_dir():
         x, y = arrays(path, prefer="test")
@@ -123,27 +180,12 @@ def batches(
             part = slice(start, start + BATCH)
             yield taken(x[part], model, path), None if y is None else y[part]
         return
-    require_normalization(model, path)
-    if len(model.shape) != 3 or model.shape[-1] not in (1, 3) or None in model.shape:
-        raise ValueError(
-            f"{model.path} takes inputs of shape {model.shape}, and photos are (height, width, 3) "
-            f"of a known size: give arrays in a .npy or .npz file."
-        )
+    require_photos(model, path)
     files, labels = _photos(path, model)
-    pixels: list[np.ndarray] = []
-    kept: list[int] = []
-    for place, file in enumerate(files):
-        try:
-            pixels.append(read_photo(file, model.shape[:2], channels=model.shape[-1]))
-            kept.append(place)
-        except ValueError as error:
-            if strict:
-                raise
-            if unreadable is not None:
-                unreadable.append(str(error))
-        if pixels and (len(pixels) == BATCH or place == len(files) - 1):
-            yield model.inputs(np.stack(pixels)), None if labels is None else labels[kept]
-            pixels, kept = [], []
+    found = read_photos(files, model.shape, strict)
+    while some := list(itertools.islice(found, BATCH)):
+        places, pixels = zip(*some, strict=True)
+        yield model.inputs(np.stack(pixels)), None if labels is None else labels[list(places)]
 
 
 def _photos(root: Path, model: ModelFile) -> tuple[list[Path], np.ndarray | None]:

@@ -24,6 +24,7 @@ def run(
     input_type: str = "float32",
     labels: str | Path | None = None,
     normalization: card.Normalization | None = None,
+    strict: bool = False,
 ) -> dict:
     """Export a Keras model; see `tflite_export.export`.
 
@@ -36,6 +37,7 @@ def run(
         input_type: "float32", "uint8" or "int8".
         labels: a text file with one class name on each line.
         normalization: (mean, std).
+        strict: refuse photos that cannot be read; else they are left out, and named.
 
     Returns:
         `path`, `size_bytes`, `quantization`, `inputs` and `outputs` (name, shape, dtype), `labels`,
@@ -53,12 +55,18 @@ def run(
             raise ValueError(f"{output} would be written over: choose another --output.")
     if output.suffix != ".tflite" and not output.is_dir():
         raise ValueError(f"{output} does not end in .tflite: give such a name as --output.")
+    if quantization == "int8" and data is None:
+        raise ValueError(
+            "int8 measures ranges on examples: give --data, a folder of photos, or a .npy or .npz file."
+        )
     model = model_file.read(file, normalization)
     exported = te.export(
         model.model,
         output,
         quantization=quantization,
-        representative_dataset=None if data is None else _examples(Path(data), model, examples),
+        representative_dataset=_examples(Path(data), model, examples, strict)
+        if data is not None and quantization == "int8"
+        else None,
         num_calibration_examples=examples,
         inference_input_type=input_type,
         labels=model.class_names if labels is None else _lines(Path(labels)),
@@ -95,10 +103,9 @@ def show(result: dict) -> None:
             results.say(f"There are no {what} in the file: apps will not know them.")
 
 
-def _examples(path: Path, model: model_file.ModelFile, count: int):
+def _examples(path: Path, model: model_file.ModelFile, count: int, strict: bool) -> np.ndarray:
     if path.is_dir():
-        app_examples.require_normalization(model, path)
-        return path
+        return app_examples.some_photos(path, model, count, strict)
     x, _ = app_examples.arrays(path, prefer="train")
     chosen = np.linspace(0, len(x) - 1, min(count, len(x))).astype(int)  # x may be sorted by class
     return app_examples.taken(x[chosen], model, path)

@@ -101,15 +101,18 @@ def file_classifier(
     )
 
 
-def normalization_of(file, given: card.Normalization | None, said: card.Card) -> card.Normalization:
+def normalization_of(
+    file, given: card.Normalization | None, said: card.Card, role: str = "teacher"
+) -> card.Normalization:
     """What is given, else what the file says, else −1..1, which is made known."""
     known = given or said.normalization
     if known:
         return known
-    results.say(
-        f"{file} does not say how its input is normalised: −1..1 is taken. Of a teacher, "
-        f"--teacher-normalization says otherwise (0 255 for 0..1, 0 1 for pixels as they are)."
-    )
+    otherwise = {
+        "teacher": "--teacher-normalization says otherwise (0 255 for 0..1, 0 1 for pixels as they are)",
+        "student": "it learns from these, and its files will say so",
+    }[role]
+    results.say(f"{file} does not say how its input is normalised: −1..1 is taken; {otherwise}.")
     return students.NORMALIZATION
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_distill import card
 from tflite_export.chatter import hushed
+from tflite_export.normalization import Normalization
 
 MINUS_ONE_TO_ONE = (127.5, 127.5)
 
@@ -76,11 +77,13 @@ def read(path: str | Path, normalization: card.Normalization | None = None) -> M
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is of another kind, or damaged.
+        ValueError: it is of another kind, or damaged; the normalisation is no pair of finite numbers.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
+    if normalization is not None:
+        Normalization.parse(normalization)
     if path.suffix in (".keras", ".h5"):
         found = _keras(path)
     elif path.suffix == ".tflite":

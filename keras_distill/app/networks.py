@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_distill import card, data, students, teachers
-from keras_distill.app import finetune, resume
+from keras_distill.app import finetune, results, resume
 from keras_distill.app.classifier import Classifier
 from keras_distill.app.file_classifier import (
     file_classifier,
@@ -87,6 +87,10 @@ def teacher_network(
                     f"teacher_image_size out."
                 )
             return network, True
+        results.say(
+            f"{teacher} answers with shape {network.model.output_shape}, and there are {classes} class "
+            f"folders: it gets a new head and is fine-tuned on them."
+        )
         side = image_size or min(network.image_size[0], _photo_side(listing))
         body = finetune.features(network.model, side)
         normalization = network.normalization
@@ -142,4 +146,4 @@ def _load(
     said = said or card.Card()
     if model.output_shape == (None, len(listing.class_names)):
         same_classes(file, said.class_names, listing.class_names)
-    return Classifier(model, normalization_of(file, normalization, said), size)
+    return Classifier(model, normalization_of(file, normalization, said, role), size)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_distill.app import model_file, results
-from tflite_export.photo import find_photos, read_photo
+from keras_distill.app import examples, model_file, results
+from tflite_export.photo import find_photos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Answer:
     scores: dict[str, float]
 
 
-def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
+def run(file: str | Path, photos: Sequence[str | Path], strict: bool = False) -> list[Answer]:
     """Label photos, in their order.
 
     Args:
@@ -35,9 +35,11 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
             gets −1..1, and classes without names are "class 0", "class 1", … Of logits the softmax
             is given.
         photos: image files, or folders of them.
+        strict: refuse photos that cannot be read; else they are left out, and named.
 
     Raises:
-        ValueError, OSError: a file that cannot be read, or a model that is no classifier of photos.
+        ValueError, OSError: a file that cannot be read, or a model that is no classifier of photos;
+            photos of which none can be read.
     """
     found = model_file.read(file)
     path, shape = found.path, found.shape
@@ -51,8 +53,7 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
     listed = _files(photos)
     logits = found.is_keras and _ends_in_logits(found.model)
     answers = []
-    for photo in listed:
-        pixels = read_photo(photo, shape[:2], channels=shape[-1])
+    for place, pixels in examples.read_photos(listed, shape, strict):
         scores = _probabilities(found.answer(found.inputs(pixels[None]))[0], logits)
         if scores.ndim != 1:
             raise ValueError(f"{path} is no classifier: it answers with shape {scores.shape}.")
@@ -62,7 +63,7 @@ def run(file: str | Path, photos: Sequence[str | Path]) -> list[Answer]:
         best = int(np.argmax(scores))
         answers.append(
             Answer(
-                photo=str(photo),
+                photo=str(listed[place]),
                 label=names[best],
                 score=float(scores[best]),
                 scores={name: float(score) for name, score in zip(names, scores, strict=True)},

@@ -132,6 +132,7 @@ class Record:
         for file in known:
             self._compare(_read(file), file)
         others = [name for name in (*MODELS, *TEXTS) if os.path.lexists(self.folder / name)]
+        others += [str(f.relative_to(self.folder)) for f in self.unfinished.glob("[!.]*")]
         if others and not known:
             raise ValueError(
                 f"{self.folder} holds {', '.join(others)}, and no record of a run that wrote them: "
@@ -145,8 +146,10 @@ class Record:
             )
         found = differences(earlier, self.begun)
         if found:
+            begun = file.parent == self.unfinished
+            anew = f", or remove {self.folder} to begin anew" if begun else ""
             raise ValueError(
-                f"{self.folder} holds a run with other arguments: {'; '.join(found)}: {WAY_OUT}."
+                f"{self.folder} holds a run with other arguments: {'; '.join(found)}: {WAY_OUT}{anew}."
             )
 
     def _remove_remains(self) -> None:

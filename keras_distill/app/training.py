@@ -84,7 +84,7 @@ def restore(model: keras.Model, file: Path) -> tuple[int, dict[str, list[float]]
     """Put a recorded state into a compiled model: how many epochs are done, and their history."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    way_out = f"remove {file.parent} to train anew."
+    way_out = "remove it, and this training begins anew."
     try:
         with np.load(file, allow_pickle=False) as archive:
             found = dict(archive)

@@ -53,19 +53,15 @@ def run(
             f"again with the labels of the model."
         )
     reference = dataclasses.replace(reference, class_names=names)
-    unreadable: list[str] = []
     # Of a .tflite file the path: its metadata say how it takes pixels.
     ours, theirs = (one.model if one.is_keras else one.path for one in (reference, other))
     found = te.verify(
         ours,
         theirs,
-        examples.batches(Path(data), reference, strict, unreadable),
+        examples.batches(Path(data), reference, strict),
         max_examples=max_examples,
         num_threads=threads,
     )
-    if unreadable:
-        what = "1 photo" if len(unreadable) == 1 else f"{len(unreadable)} photos"
-        results.say(f"{what} left out: {' '.join(unreadable[:5])}")
     shown = names or found.labels
     result = {
         "examples": found.examples,

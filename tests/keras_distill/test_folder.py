@@ -1,6 +1,7 @@
 """Folders are read as Keras reads them; a photo that cannot be read is named, and never part of a split."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -216,3 +217,33 @@ def test_a_class_that_cannot_be_a_line_of_labels_is_refused(name, odd, folder):
     (folder / "bee").rename(folder / os.fsdecode(name))
     with pytest.raises(ValueError, match=rf"class folder '.*' {odd}: rename it"):
         data.list_folder(folder)
+
+
+def test_a_large_share_leaves_each_class_a_photo_to_learn_from(folder):
+    listing = data.list_folder(folder, validation_split=0.99)
+    assert np.bincount(listing.train_labels).tolist() == [1, 1, 1]
+    assert np.bincount(listing.validation_labels).tolist() == [5, 4, 9]
+
+
+def test_classes_of_one_size_are_split_each_in_its_own_way(tmp_path):
+    for name in "abcd":
+        fill(tmp_path / name, *(f"{i}.png" for i in range(9)))
+    held_out = data.list_folder(tmp_path).validation_files
+    assert len({tuple(f.name for f in held_out if f.parent.name == name) for name in "abcd"}) > 1
+
+
+def test_val_is_validation_and_hidden_folders_are_no_classes(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "both" / "train")
+    shutil.copytree(folder, tmp_path / "both" / "val")
+    fill(tmp_path / "both" / "train" / ".trash", "x.png")
+    listing = data.list_folder(tmp_path / "both")
+    assert listing.class_names == ["ant", "bee", "cat"]
+    assert len(listing.train_files) == len(listing.validation_files) == 21
+
+
+def test_classes_may_have_the_same_folders_beside_their_photos(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / name, "a.png")
+        for more in ("indoors", "outdoors"):
+            fill(tmp_path / name / more, "a.png")
+    assert data.list_folder(tmp_path).class_names == ["cat", "dog"]

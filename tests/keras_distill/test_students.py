@@ -53,8 +53,10 @@ def test_a_wrong_name_gets_the_nearest_ones(name, nearest):
 
 
 def test_a_width_that_cannot_be_built():
-    with pytest.raises(ValueError, match="width multiplies the channels and lies above 0, got -1"):
+    with pytest.raises(ValueError, match="lies above 0, and up to 16, got -1"):
         students.build("resnet8", (32, 32, 3), 10, width=-1)
+    with pytest.raises(ValueError, match=r"up to 16, got 17\.0"):
+        students.build("resnet8", (32, 32, 3), 10, width=17)
 
 
 def shuffled_weights(model):

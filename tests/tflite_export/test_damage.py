@@ -124,6 +124,41 @@ def test_a_scale_that_crashes_xnnpack_is_found(files, scale):
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("zeroPoint", 10**9, "a zero point that int8 does not have"),
+        ("zeroPoint", -(10**9), "a zero point that int8 does not have"),
+        ("scale", np.inf, "a scale of inf"),
+        ("scale", np.nan, "a scale of nan"),
+        ("scale", -1.0, "a scale of -1.0"),
+        ("quantizedDimension", 1, r"3 scales for the shape \[1, 1, 1, 3\]"),
+        ("quantizedDimension", 9, r"3 scales for the shape \[1, 1, 1, 3\]"),
+    ],
+)
+def test_numbers_of_a_quantisation_that_cannot_be_are_found(files, field, value, sentence):
+    def change(tree, graph):
+        convolution = next(o for o in graph.operators if len(o.inputs) == 3)
+        quantization = graph.tensors[convolution.inputs[1]].quantization
+        if field == "quantizedDimension":
+            quantization.quantizedDimension = value
+        else:
+            numbers = np.array(getattr(quantization, field))
+            numbers[-1] = value
+            setattr(quantization, field, numbers)
+
+    with pytest.raises(ValueError, match=sentence):
+        load(rewritten(files["int8"], change))
+
+
+def test_a_signature_that_names_no_tensor_is_found(files):
+    def change(tree, graph):
+        tree.signatureDefs[0].outputs[0].tensorIndex = 999
+
+    with pytest.raises(ValueError, match="signature tensor 999 of"):
+        load(rewritten(files["float"], change))
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (without_weights, "FULLY_CONNECTED without operand 1"),

@@ -155,10 +155,21 @@ def test_a_turned_photo_is_stretched_after_turning(tmp_path):
     np.testing.assert_array_equal(pixels[24, 8], QUARTERS[0, 1])
 
 
-def test_a_damaged_exif_does_not_hide_the_photo(tmp_path):
-    path = tmp_path / "x.jpg"
-    COLOUR.save(path, exif=b"Exif\0\0" + b"no TIFF header here")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF header here", b"Exif\0\0MM"])
+def test_a_damaged_exif_does_not_hide_the_photo(exif, suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    COLOUR.save(path, exif=exif)
     np.testing.assert_allclose(middles(read_photo(path, (SIDE, SIDE))), QUARTERS, atol=12)
+
+
+def test_a_photo_is_turned_although_its_exif_cannot_be_written_again(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "abc"
+    content = exif.tobytes().replace(b"\x01\x0f", b"\x01\x00", 1)  # a width that is a text
+    COLOUR.save(tmp_path / "x.png", exif=content)
+    pixels = middles(read_photo(tmp_path / "x.png", (SIDE, SIDE)))
+    np.testing.assert_array_equal(pixels, QUARTERS[::-1, ::-1])
 
 
 def test_a_suffix_may_lie(tmp_path):

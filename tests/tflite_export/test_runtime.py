@@ -113,3 +113,9 @@ def test_who_makes_an_output_and_in_which_steps(activation, quantization, expect
     te.export(model, tmp_path / "m.tflite", quantization=quantization, representative_dataset=x)
     assert te.load(tmp_path / "m.tflite").outputs[0].dtype == "float32"
     assert makers(tmp_path / "m.tflite") == (expected,)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000, 10**17])
+def test_threads_that_no_machine_has_are_refused(threads, files):
+    with pytest.raises(ValueError, match=rf"num_threads is {threads}: give 1 to 1024, or None"):
+        load(files["float"], num_threads=threads)

@@ -179,6 +179,18 @@ def test_nan_does_not_agree_with_nan(threshold):
         result.raise_if_worse(agreement=None)
 
 
+def test_nan_in_the_data_is_refused_where_a_relu_would_hide_it():
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, keras.layers.ReLU()(inputs))
+    data = np.ones((9, 4), "float32")
+    data[7, 1] = np.nan
+    with pytest.raises(ValueError, match="The data hold NaN in example 7: leave it out"):
+        te.verify(model, model, data, batch_size=4)
+    with pytest.raises(ValueError, match="NaN in example 7"):
+        te.verify(model, model, [({"x": data[:4]}, None), ({"x": data[4:]}, None)])
+    assert te.verify(model, model, data, batch_size=4, max_examples=7).examples == 7
+
+
 def test_equal_infinities_are_no_error():
     comparison = Comparison("x")
     want = np.array([[-np.inf, 2.0], [1.0, 0.0]])

@@ -57,6 +57,7 @@ def export(
         ),
     ] = None,
     normalization: Normalization = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Export a Keras model as a .tflite file, with labels and normalisation inside.
@@ -76,6 +77,7 @@ def export(
         input_type=input_type.value,
         labels=labels,
         normalization=mean_and_std(normalization),
+        strict=strict,
     )
 
 
@@ -148,8 +150,9 @@ def benchmark(
 
 def predict(
     file: Annotated[Path, typer.Argument(help="A .keras or .tflite classifier.")],
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos to label.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders.")],
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Label photos, with the score of the most likely class."""
-    answer("predict", as_json, file=file, photos=photos)
+    answer("predict", as_json, file=file, photos=photos, strict=strict)

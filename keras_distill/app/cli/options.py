@@ -1,5 +1,6 @@
 """Options that several commands have, and how their words become arguments."""
 
+import math
 from enum import StrEnum
 from typing import Annotated, Optional
 
@@ -51,6 +52,9 @@ def mean_and_std(given: tuple[str, str] | None) -> card.Normalization | None:
         mean, std = ([float(number) for number in text.split(",")] for text in given)
     except ValueError:
         raise typer.BadParameter(f"{' '.join(given)} are not numbers.") from None
-    if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
-        raise typer.BadParameter("MEAN and STD are one number each, or three; STD is above 0.")
+    finite = all(map(math.isfinite, [*mean, *std]))
+    if len(mean) != len(std) or len(mean) not in (1, 3) or not finite or min(std) <= 0:
+        raise typer.BadParameter(
+            "MEAN and STD are one finite number each, or three; STD is above 0."
+        )
     return (mean[0], std[0]) if len(mean) == 1 else (mean, std)

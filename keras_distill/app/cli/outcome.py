@@ -95,8 +95,8 @@ def sentence(error: Exception) -> str:
     if stopped:
         return stopped
     message = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        message = f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror + (f": {error.filename}" if error.filename else "")
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             message += (
                 ". Earlier files are as they were: make room, and give the same command again."
@@ -114,9 +114,10 @@ def _stopped(arguments: list[str]) -> str:
 
 
 def _end(code: int, said: str, as_json: bool) -> None:
-    typer.echo(f"keras-distill: {said}", err=True)
-    if as_json:
-        _print_json({"error": said})
+    with contextlib.suppress(OSError):  # standard output may be what cannot be written
+        typer.echo(f"keras-distill: {said}", err=True)
+        if as_json:
+            _print_json({"error": said})
     sys.exit(code)
 
 

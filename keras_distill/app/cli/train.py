@@ -50,7 +50,8 @@ def distill(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for student.keras, student.tflite, labels.txt, summary.json, history.csv.",
+            help="Folder for student.keras, student.tflite, labels.txt, summary.json, history.csv, and "
+            "teacher.keras where it was fine-tuned.",
         ),
     ],
     width: Annotated[

@@ -2,12 +2,19 @@
 
 import pytest
 
-from keras_distill.app import cli
+from keras_distill.app import cli, distill
 
 
 @pytest.mark.parametrize(
     ("option", "value", "code", "sentence"),
     [
+        ("--width", "1e9", 1, "lies above 0, and up to 16, got 1000000000.0"),
+        ("--image-size", "1000000", 1, "image_size is a number of pixels from 8 to 4096, got 1000"),
+        ("--teacher-image-size", "4097", 1, "teacher_image_size is a number of pixels from 8 to"),
+        ("--batch-size", str(2**31), 1, "batch_size is a whole number from 1 up, below 2³¹"),
+        ("--epochs", str(10**24), 1, "epochs is a whole number from 1 up, below 2³¹"),
+        ("--teacher-normalization=nan", "1", 2, "one finite number each"),
+        ("--teacher-normalization=0", "inf", 2, "one finite number each"),
         ("--temperature", "0", 1, "temperature must be a positive number, got 0.0"),
         ("--temperature", "-2", 1, "temperature must be a positive number, got -2.0"),
         ("--temperature", "nan", 1, "temperature must be a positive number, got nan"),
@@ -26,3 +33,18 @@ def test_a_number_that_cannot_be_used(option, value, code, sentence, photos, tmp
     assert stopped.value.code == code
     assert sentence in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ({"epochs": 0}, "epochs is a whole number from 1 up"),
+        ({"teacher_epochs": -1}, "teacher_epochs is a whole number from 1 up"),
+        ({"teacher_normalization": (float("nan"), 1.0)}, "mean and std are finite"),
+        ({"teacher_normalization": (0.0, 0.0)}, "std is above 0"),
+    ],
+)
+def test_a_number_that_the_function_refuses_too(argument, sentence, photos, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        distill.run(photos, tmp_path / "out", teacher="MobileNetV2", student="resnet8", **argument)
+    assert not (tmp_path / "out").exists()

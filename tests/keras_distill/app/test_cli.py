@@ -178,3 +178,15 @@ def test_a_photo_that_goes_bad_in_mid_training_is_named(capsys, monkeypatch):
     code, _, err = end_of(capsys, "predict", "a.keras", "x.jpg")
     sentence = "Cannot read photos/a.jpg as a photo: it is empty (0 bytes)."
     assert (code, err) == (1, f"keras-distill: {sentence}\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_standard_output_that_is_full_is_said_without_a_traceback(more, tmp_path):
+    program = "from keras_distill.app import cli, predict; predict.run = lambda **_: []; cli.main()"
+    command = [sys.executable, "-c", program, "predict", "m.tflite", "x.jpg", *more]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "keras-distill: No space left on device. Earlier files are" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -170,7 +170,7 @@ def test_nothing_is_made_before_the_arguments_are_known_to_do(photos, tmp_path):
             distill.run(photos, tmp_path / "out", teacher=teacher, student="resnet8")
     with pytest.raises(ValueError, match="learning_rate is a number above 0"):
         distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", learning_rate=-1)
-    with pytest.raises(ValueError, match="image_size is a number of pixels from 8 up"):
+    with pytest.raises(ValueError, match="image_size is a number of pixels from 8 to 4096"):
         distill.run(photos, tmp_path / "out", teacher=broken, student="resnet8", image_size=0)
     assert not (tmp_path / "out").exists()
 

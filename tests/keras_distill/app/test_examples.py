@@ -57,7 +57,11 @@ def test_names_of_arrays(tmp_path, names, chosen):
             "holds a, b, and nothing says which are the examples",
         ),
         ({}, "holds nothing, and nothing says"),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "holds 3 examples and 2 labels"),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(2)},
+            r"holds 3 examples, and labels of shape \(2,\)",
+        ),
+        ({"x": np.zeros((3, 2)), "y": np.int64(3)}, r"holds 3 examples, and labels of shape \(\)"),
         (
             {"x": np.array([["a"]])},
             r"holds <U1 of shape \(1, 1\): expected numbers \(examples, …\)",
@@ -83,6 +87,20 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "archive.npy").write_bytes(content)
     np.save(tmp_path / "array.npy", np.zeros((3, 2)))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.save(tmp_path / "x.npy", np.zeros((100, 100)))
+    whole = (tmp_path / "x.npy").read_bytes()
+    damaged = {
+        "cut": whole[:-100],
+        "cut-in-its-header": whole[:40],
+        "cut-at-once": whole[:8],
+        "too-large": whole.replace(b"(100, 100)", b"(9" + 12 * b"0" + b",)"),
+        "of-another-header": whole.replace(b"'descr'", b"'descx'"),
+    }
+    for how, content in damaged.items():
+        (tmp_path / f"{how}.npy").write_bytes(content)
+    np.savez_compressed(tmp_path / "deflated.npz", x=np.random.default_rng(0).normal(size=(9, 99)))
+    content = (tmp_path / "deflated.npz").read_bytes()
+    (tmp_path / "deflated.npz").write_bytes(content[:50] + b"\xff" * 100 + content[150:])
     for name, sentence in (
         (
             "cut.npz",
@@ -91,8 +109,10 @@ def test_files_that_cannot_be_read(tmp_path):
         ("bits.npz", r"bits.npz is damaged, or no .npz file"),
         ("empty.npy", r"empty.npy is damaged, or no .npy file"),
         ("text.npy", r"text.npy holds Python objects, or is no .npy file"),
-        ("archive.npy", r"archive.npy is damaged, or no .npy file"),
-        ("array.npz", r"array.npz is damaged, or no .npz file"),
+        ("archive.npy", r"archive.npy is no .npy file: give it the suffix of what it is"),
+        ("array.npz", r"array.npz is no .npz file"),
+        *((f"{how}.npy", f"{how}.npy is damaged, or no .npy file: write") for how in damaged),
+        ("deflated.npz", r"deflated.npz is damaged, or no .npz file"),
         ("data.csv", r"data.csv is neither a folder of photos nor a .npy or .npz file"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -158,18 +178,24 @@ def test_plain_photos_have_no_labels_and_a_split_is_measured_on(folder, tmp_path
     shutil.copytree(folder / "w", split / "validation" / "w")
     ((_, y),) = examples.batches(split, model(tmp_path, class_names=["b", "g", "w"]))
     np.testing.assert_array_equal(y, [2, 2])
+    shutil.copytree(folder / "b", split / "test" / "b")  # it is kept for the end
+    ((_, y),) = examples.batches(split, model(tmp_path, class_names=["b", "g", "w"]))
+    np.testing.assert_array_equal(y, [2, 2])
 
 
-def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path):
+def test_photos_that_cannot_be_read_are_left_out_or_refused(folder, tmp_path, capsys):
     (folder / "b" / "0.png").write_bytes(b"")  # the first: labels must not move up
-    left_out: list[str] = []
-    ((x, y),) = examples.batches(folder, model(tmp_path), unreadable=left_out)
+    ((x, y),) = examples.batches(folder, model(tmp_path))
     np.testing.assert_array_equal(y, [0, 1, 1, 2, 2])
     assert len(x) == 5
-    assert len(left_out) == 1
-    assert "b/0.png as a photo" in left_out[0]
+    assert "1 of 6 photos cannot be read: " in (said := capsys.readouterr().err)
+    assert "b/0.png: it is empty (0 bytes). They are left out." in said
     with pytest.raises(ValueError, match=r"b/0.png as a photo"):
         list(examples.batches(folder, model(tmp_path), strict=True))
+    for photo in folder.glob("*/*"):
+        photo.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"w/1.png as a photo: it is empty"):
+        list(examples.batches(folder, model(tmp_path)))
 
 
 def test_folders_that_cannot_be_used(folder, tmp_path):

@@ -77,6 +77,22 @@ def test_export_takes_arrays_labels_and_normalisation_that_are_given(tmp_path, c
     assert te.read_metadata(tmp_path / "o.tflite").labels == ("even", "odd")
 
 
+def test_examples_of_an_array_are_from_all_of_it(student, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(export.te, "export", lambda *_, **given: seen.update(given) or exit())
+    np.save(tmp_path / "x.npy", np.arange(100.0)[:, None, None, None] + np.zeros((100, 8, 8, 3)))
+    with pytest.raises(SystemExit):
+        export.run(student, tmp_path / "o.tflite", "int8", data=tmp_path / "x.npy", examples=4)
+    assert seen["representative_dataset"][:, 0, 0, 0].tolist() == [0, 33, 66, 99]
+
+
+def test_int8_without_data_is_told_of_the_option(student, tmp_path, capsys):
+    output = tmp_path / "o.tflite"
+    code, _, err = call(capsys, "export", student, "-o", output, "--quantization", "int8")
+    assert code == 1
+    assert "int8 measures ranges on examples: give --data" in err
+
+
 def test_verify_measures_agreement_and_accuracy_by_class(student, exported, photos, capsys):
     code, out, _ = call(capsys, "verify", student, exported, "--data", photos, "--json")
     assert code == 0
@@ -149,14 +165,28 @@ def test_verify_with_a_tflite_reference_and_arrays(student, exported, photos, tm
 def test_photos_that_are_left_out_are_named(student, exported, photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / "top" / "00.png").write_bytes(b"no photo")
-    arguments = ["verify", student, exported, "--data", tmp_path / "photos"]
-    code, out, err = call(capsys, *arguments, "--json")
-    assert (code, json.loads(out)["examples"]) == (0, 23)
-    assert "1 photo left out: Cannot read " in err
-    assert "top/00.png" in err
-    code, out, err = call(capsys, *arguments, "--json", "--strict")
-    assert code == 1
-    assert "top/00.png as a photo" in json.loads(out)["error"]
+    output = tmp_path / "s.tflite"
+    commands = {
+        "verify": [student, exported, "--data", tmp_path / "photos"],
+        "export": [student, "-o", output, "--quantization", "int8", "--data", tmp_path / "photos"],
+        "predict": [exported, tmp_path / "photos"],
+    }
+    for command, arguments in commands.items():
+        code, out, err = call(capsys, command, *arguments, "--json", "--strict")
+        assert code == 1
+        assert "top/00.png as a photo" in json.loads(out)["error"]
+        assert command != "export" or not output.exists()
+        code, out, err = call(capsys, command, *arguments, "--json")
+        assert code == 0
+        assert err.startswith("1 of 24 photos cannot be read: ")
+        assert "top/00.png: it is no image" in err
+        assert "They are left out." in err
+        said = json.loads(out)
+        if command == "verify":
+            assert said["examples"] == 23
+        if command == "predict":
+            assert len(said) == 23
+            assert all(one["label"] in one["photo"] for one in said)
 
 
 def test_benchmark_of_several_files(exported, capsys):
@@ -261,3 +291,5 @@ def test_what_a_file_does_not_say(tmp_path):
     assert (found.class_names, found.normalization, found.shape) == (None, None, (4, 4, 3))
     given = model_file.read(tmp_path / "plain.keras", (0.0, 255.0))
     np.testing.assert_array_equal(given.inputs(np.array([0.0, 255.0])), [0, 1])
+    with pytest.raises(ValueError, match="mean and std are finite, and std is above 0"):
+        model_file.read(tmp_path / "plain.keras", (float("nan"), 255.0))

@@ -94,11 +94,13 @@ def test_a_tflite_teacher_distils_from_photos_to_files(photos, tmp_path):
     distill.show(summary, tmp_path / "out")
 
 
-def test_an_old_file_of_other_classes_is_fine_tuned(listing, tmp_path):
+def test_an_old_file_of_other_classes_is_fine_tuned(listing, tmp_path, capsys):
     network(5, library=tf_keras).save(tmp_path / "old.h5")
     teacher, ready = taken(tmp_path / "old.h5", listing)
     assert not ready
     assert teacher.model.output_shape == (None, 2)
+    said = "answers with shape (None, 5), and there are 2 class folders: it gets a new head"
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_labels_in_another_order_and_other_labels_show_both_lists(listing, tmp_path):

@@ -269,12 +269,27 @@ def test_a_run_that_began_and_died_since_is_not_gone_on_with(tmp_path):
     assert first.finished() is second.finished() is None
     with first.started():
         pass
-    with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
+    with (
+        pytest.raises(
+            ValueError, match=r"epochs was 1, is now 2: .*, or remove .*out to begin anew"
+        ),
+        second.started(),
+    ):
         pass
     with first.started():
         first.finish({})
     with pytest.raises(ValueError, match="epochs was 1, is now 2"), second.started():
         pass
+
+
+def test_states_without_a_record_are_not_gone_on_with(tmp_path):
+    record = resume.Record(tmp_path / "out", {"epochs": 1}, {})
+    with record.started() as states:
+        (states / "student.npz").touch()
+    (states / "arguments.json").unlink()  # the next run cannot tell what the state is of
+    with pytest.raises(ValueError, match=r"holds unfinished/student.npz, and no record of a run"):
+        record.finished()
+    assert (states / "student.npz").exists()
 
 
 def test_a_folder_that_is_called_as_the_student_does_not_stand_for_it(
@@ -320,6 +335,28 @@ def test_photos_are_known_by_their_names_and_sizes(tmp_path):
     assert resume.of_photos(tmp_path, files)["sha256"] != first["sha256"]
     files[1].write_bytes(b"12")  # as many bytes in all
     assert resume.of_photos(tmp_path, files)["sha256"] != first["sha256"]
+
+
+def test_a_photo_in_another_class_is_another_photo(tmp_path):
+    def known_in(*classes):
+        root = tmp_path / "-".join(classes)
+        for number, name in enumerate(classes):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / f"{number}.png").write_bytes(b"123")
+        return resume.of_photos(root, list(root.glob("*/*")))
+
+    assert known_in("cat", "dog", "cat") != known_in("cat", "dog", "dog")
+
+
+def test_strict_and_the_place_do_not_make_another_run():
+    def run(**arguments):
+        return {"arguments": arguments, "sources": {}}
+
+    then = run(strict=False, output="a", epochs=1, width=None)
+    assert resume.differences(then, run(strict=True, output="b", epochs=1)) == []
+    assert resume.differences(then, run(strict=True, output="b")) == [
+        "epochs was 1, is now not given"
+    ]
 
 
 def test_going_on_with_other_versions_is_said(tmp_path, capsys):
