@@ -53,7 +53,11 @@ class FoldedNetwork:
         self._retired = keras.Variable(False, trainable=False, dtype="bool", name="retired")
 
     def answer(self, inputs) -> Answer:
-        """Return the answer to a batch of the network's inputs."""
+        """Return the answer to a batch of the network's inputs; outside of a graph, that of its variables."""
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return self._network.answer(inputs, training=False)
         answers: list[Answer] = []
 
         def tensors(answer: Answer):

@@ -10,7 +10,14 @@ import keras_distill as kd
 from keras_distill import folded
 from keras_distill.folded import FoldedNetwork
 from keras_distill.network import Network
-from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
+from tests.keras_distill.networks import (
+    Subclassed,
+    equal_weights,
+    examples,
+    mlp,
+    weights_of,
+    with_state,
+)
 
 SCE = "sparse_categorical_crossentropy"
 
@@ -101,15 +108,28 @@ def wide_answers(change):
     return before, np.array(network(x)), np.array(in_graph(constants, x).outputs)
 
 
+def test_constants_answer_in_inference_of_layers_that_train_otherwise():
+    network, x = with_state(), keras.ops.convert_to_tensor(examples(8)[0])
+    constants = FoldedNetwork(Network(network, role="teacher"))
+    before = np.array(network(x))
+    np.testing.assert_allclose(in_graph(constants, x).outputs, before, rtol=1e-5)
+    assert constants._weights  # it wrote no state
+
+
 def test_constants_answer_where_no_weight_is_seen_to_be_set():
     before, after, found = wide_answers(lambda network, hidden: change_last_row(hidden))
     np.testing.assert_allclose(found, before, rtol=1e-5)
     assert not np.allclose(found, after, rtol=1e-2)
 
 
-@pytest.mark.parametrize("which", ["all", "first", "last"])
+@pytest.mark.parametrize("which", ["all", "first", "last", "one value"])
 def test_a_step_sees_that_weights_were_set(which):
     def change(network, hidden):
+        if which == "one value":
+            kernel = np.array(hidden.kernel)
+            kernel[0, 7] += 100
+            hidden.kernel.assign(kernel)
+            return
         for layer in {"all": network.layers[1:], "first": [hidden]}.get(which, network.layers[-1:]):
             layer.kernel.assign(2 * layer.kernel)
 
@@ -245,11 +265,13 @@ class OfAGraph(keras.Model):
         return self.inner(inputs)
 
 
-def test_a_layer_with_a_graph_of_its_own_keeps_its_variables():
+@pytest.mark.parametrize("how", ["graph", "eager"])
+def test_a_layer_with_a_graph_of_its_own_keeps_its_variables(how):
     x, y = examples()
     teacher = OfAGraph()
     teacher(x)
-    model = distiller(teacher, mlp(), "auto", teacher_activation="linear")
+    model = kd.Distiller(teacher, mlp(), "soft_targets", teacher_activation="linear")
+    model.compile("sgd", SCE, fold_teacher=True, run_eagerly=how == "eager")
     model.fit(x, y, batch_size=7, verbose=0)
     assert is_folded(model)
     teacher.inner.kernel.assign(keras.ops.zeros_like(teacher.inner.kernel))
