@@ -33,14 +33,15 @@ class FoldedNetwork:
         network: of the teacher.
 
     Raises:
-        ValueError: the model has no weights yet, or too many.
+        ValueError: a layer of the model has no weights yet, or they are too many.
     """
 
     def __init__(self, network: Network):
         model = network.model
         if not all_built(model):
             raise ValueError(
-                f"The teacher '{model.name}' has no weights yet: call it on a batch, or load them."
+                f"The teacher '{model.name}' has layers without weights yet: call it on a batch; if it never "
+                "uses them, give fold_teacher='auto'."
             )
         if _bytes(model) > MOST_BYTES:
             raise ValueError(
@@ -52,17 +53,23 @@ class FoldedNetwork:
         self._retired = keras.Variable(False, trainable=False, dtype="bool", name="retired")
 
     def answer(self, inputs) -> Answer:
-        """Return the answer to a batch of the network's inputs."""
+        """Return the answer to a batch of the network's inputs; outside of a graph, that of its variables."""
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return self._network.answer(inputs, training=False)
         answers: list[Answer] = []
 
         def tensors(answer: Answer):
             answers.append(answer)
             return [getattr(answer, name) for name in _TENSORS]
 
+        # The first branch is traced first: a `tf.function` in a layer then keeps the variables, and is
+        # what the second one finds. A constant that it kept would be of no use outside of that branch.
         found = ops.cond(
-            self._probably_current(),
-            lambda: tensors(self._constant(inputs)),
+            ops.logical_not(self._probably_current()),
             lambda: tensors(self._network.answer(inputs, training=False)),
+            lambda: tensors(self._constant(inputs)),
         )
         return dataclasses.replace(answers[-1], **dict(zip(_TENSORS, found, strict=True)))
 
@@ -92,6 +99,7 @@ class FoldedNetwork:
             answer = self._network.answer(inputs, training=False)
         if any(value is not given.get(key) for key, value in scope.state_mapping.items()):
             # It writes a state (of an RNN, of a random seed), and what is written in a scope is lost.
+            self._weights = []  # no constants: states that go on are no reason to trace again
             return self._network.answer(inputs, training=False)
         return answer
 

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import keras
@@ -76,7 +76,7 @@ def find_layer(model: keras.Model, path: str) -> keras.Layer:
     """
     layer: Any = model
     for name in path.split("/"):
-        layer = next((inner for inner in getattr(layer, "layers", []) if inner.name == name), None)
+        layer = next((inner for inner in _inner(layer) if inner.name == name), None)
         if layer is None:
             names = layer_paths(model)
             near = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
@@ -100,7 +100,15 @@ def all_built(model: keras.Model) -> bool:
 def layer_paths(model: keras.Model, prefix: str = "") -> list[str]:
     """Return the path of every layer of `model`, those of nested models included."""
     paths = []
-    for layer in getattr(model, "layers", []):
+    for layer in _inner(model):
         paths.append(prefix + layer.name)
         paths.extend(layer_paths(layer, f"{prefix}{layer.name}/"))
     return paths
+
+
+def _inner(layer) -> list[keras.Layer]:
+    """Its layers; a layer of somebody else's may call a number or a dict of them `layers`."""
+    inner = getattr(layer, "layers", [])
+    inner = inner.values() if isinstance(inner, dict) else inner
+    inner = inner if isinstance(inner, Iterable) else []
+    return [one for one in inner if isinstance(one, keras.Layer)]

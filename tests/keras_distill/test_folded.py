@@ -10,7 +10,14 @@ import keras_distill as kd
 from keras_distill import folded
 from keras_distill.folded import FoldedNetwork
 from keras_distill.network import Network
-from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
+from tests.keras_distill.networks import (
+    Subclassed,
+    equal_weights,
+    examples,
+    mlp,
+    weights_of,
+    with_state,
+)
 
 SCE = "sparse_categorical_crossentropy"
 
@@ -89,6 +96,62 @@ def test_several_inputs_and_outputs_keep_their_places():
     expected = network(batch, training=False)
     for name in ("z", "c"):
         np.testing.assert_allclose(found.outputs[name], expected.outputs[name], atol=1e-6)
+
+
+def wide_answers(change):
+    """Of a network whose weights `change` sets: the answers before, after, and of the constants."""
+    network, hidden = wide()
+    x = keras.ops.convert_to_tensor(examples(8)[0])
+    constants = FoldedNetwork(Network(network, role="teacher"))
+    before = np.array(network(x))
+    change(network, hidden)
+    return before, np.array(network(x)), np.array(in_graph(constants, x).outputs)
+
+
+def test_constants_answer_in_inference_of_layers_that_train_otherwise():
+    network, x = with_state(), keras.ops.convert_to_tensor(examples(8)[0])
+    constants = FoldedNetwork(Network(network, role="teacher"))
+    before = np.array(network(x))
+    np.testing.assert_allclose(in_graph(constants, x).outputs, before, rtol=1e-5)
+    assert constants._weights  # it wrote no state
+
+
+def test_constants_answer_where_no_weight_is_seen_to_be_set():
+    before, after, found = wide_answers(lambda network, hidden: change_last_row(hidden))
+    np.testing.assert_allclose(found, before, rtol=1e-5)
+    assert not np.allclose(found, after, rtol=1e-2)
+
+
+@pytest.mark.parametrize("which", ["all", "first", "last", "one value"])
+def test_a_step_sees_that_weights_were_set(which):
+    def change(network, hidden):
+        if which == "one value":
+            kernel = np.array(hidden.kernel)
+            kernel[0, 7] += 100
+            hidden.kernel.assign(kernel)
+            return
+        for layer in {"all": network.layers[1:], "first": [hidden]}.get(which, network.layers[-1:]):
+            layer.kernel.assign(2 * layer.kernel)
+
+    _, after, found = wide_answers(change)
+    np.testing.assert_allclose(found, after, rtol=1e-5)
+
+
+def test_a_step_looks_at_weights_from_everywhere():
+    inputs = keras.Input((2,))
+    stack = [layers.Dense(2) for _ in range(30)]
+    model = keras.Model(inputs, keras.Sequential(stack)(inputs))
+    x = keras.ops.ones((1, 2))
+    constants = FoldedNetwork(Network(model, role="teacher"))
+    for place in (0, 12, 28, 29):
+        layer = stack[place]
+        begin = np.array(layer.kernel), np.array(layer.bias)
+        layer.kernel.assign(3 * layer.kernel)
+        layer.bias.assign(layer.bias + 1)
+        found = in_graph(constants, x).outputs
+        np.testing.assert_allclose(found, model(x), rtol=1e-5)
+        layer.kernel.assign(begin[0])
+        layer.bias.assign(begin[1])
 
 
 def test_training_is_the_same_with_a_folded_teacher():
@@ -180,6 +243,101 @@ def test_a_subclassed_teacher_is_folded_too():
     model = distiller(teacher, mlp(), True, teacher_activation="linear")
     model.fit(x, y, verbose=0)
     assert is_folded(model)
+
+
+class InGraph(layers.Layer):
+    """Its product is a graph of its own, which TensorFlow keeps from the first call on."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3))
+        self.product = tf.function(lambda x: tf.matmul(x, self.kernel), autograph=False)
+
+    def call(self, x):
+        return self.product(x)
+
+
+class OfAGraph(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = InGraph()
+
+    def call(self, inputs, training=None):
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("how", ["graph", "eager"])
+def test_a_layer_with_a_graph_of_its_own_keeps_its_variables(how):
+    x, y = examples()
+    teacher = OfAGraph()
+    teacher(x)
+    model = kd.Distiller(teacher, mlp(), "soft_targets", teacher_activation="linear")
+    model.compile("sgd", SCE, fold_teacher=True, run_eagerly=how == "eager")
+    model.fit(x, y, batch_size=7, verbose=0)
+    assert is_folded(model)
+    teacher.inner.kernel.assign(keras.ops.zeros_like(teacher.inner.kernel))
+    assert not teacher.predict(x, batch_size=7, verbose=0).any()
+
+
+def test_a_layer_that_is_never_used_leaves_the_layers():
+    x, y = examples()
+    teacher = Subclassed()
+    teacher.unused = layers.Dense(2)
+    teacher(x)
+    with pytest.raises(ValueError, match="if it never uses them, give fold_teacher='auto'"):
+        distiller(teacher, mlp(), True, teacher_activation="linear").fit(x, y, verbose=0)
+    model = distiller(teacher, mlp(), "auto", teacher_activation="linear")
+    model.fit(x, y, verbose=0)
+    assert not is_folded(model)
+
+
+def test_another_graph_is_traced_when_weights_were_set_and_only_then():
+    x, y = examples(8)
+    model = distiller(mlp(), mlp())
+    graphs = []
+    for change in (False, False, True):
+        if change:
+            model.teacher.set_weights([2 * weight for weight in model.teacher.get_weights()])
+        model.fit(x, y, epochs=2, verbose=0)
+        graphs.append(model.train_function)
+    assert graphs[0] is graphs[1] is not graphs[2]
+    model.teacher.set_weights([2 * weight for weight in model.teacher.get_weights()])
+    model.train_on_batch(x, y)
+    assert not is_folded(model)
+    assert model.train_function is not graphs[2]
+
+
+def test_a_teacher_that_learns_between_two_fits_is_folded_anew():
+    x, _ = examples(8)
+    network, hidden = wide()
+    model = still(network, mlp())
+    soft_loss_of_fit(model, x)
+    first = model._teacher._folded
+    change_last_row(hidden)
+    soft_loss_of_fit(model, x)
+    assert is_folded(model)
+    assert model._teacher._folded is not first
+
+
+def test_a_weight_that_no_step_looks_at_counts_in_train_on_batch():
+    x, y = examples(8)
+    network, hidden = wide()
+    model = still(network, mlp())
+    soft_loss_of_fit(model, x)
+    change_last_row(hidden)
+    expected = soft(still(network, model.student, False), x, y)
+    assert soft(model, x, y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_teachers_own_inputs_are_selected():
+    x, _ = examples(8)
+    losses = []
+    student = mlp()
+    teacher = mlp()
+    for fold in (True, False):
+        model = kd.Distiller(teacher, student, "soft_targets", teacher_inputs=lambda x: 3 * x)
+        model.compile(keras.optimizers.SGD(0.0), SCE, fold_teacher=fold)
+        losses.append(soft_loss_of_fit(model, x))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_argument_is_checked_and_saved(tmp_path):
@@ -319,6 +477,24 @@ def test_the_states_of_a_teacher_go_on_as_with_its_layers(state):
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+def test_states_that_go_on_are_no_reason_to_trace_again():
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, layers.Dense(3)(Noise()(inputs)))
+    model = still(teacher, mlp())
+    soft_loss_of_fit(model, examples(8)[0])
+    first = model.train_function
+    model.fit(*examples(8), epochs=3, batch_size=4, verbose=0)
+    assert model.train_function is first
+    expected = np.array(teacher.layers[-1].kernel) * 2
+    teacher.layers[-1].kernel.assign(expected)
+    x, y = examples(8)
+    model.train_on_batch(x, y)  # and what is set counts, since nothing became a constant
+    teacher.layers[1].seed.state.assign([1, 2])
+    found = soft(model, x, y)
+    teacher.layers[1].seed.state.assign([1, 2])
+    assert found == pytest.approx(soft(still(teacher, model.student, False), x, y), rel=1e-5)
+
+
 def wide():
     """A network with a kernel of more weights than are looked at in each step; and that layer."""
     inputs = keras.Input((4,))
@@ -419,7 +595,7 @@ def test_auto_folds_and_a_later_compile_unfolds():
 
 
 def test_what_cannot_be_folded_says_why(monkeypatch):
-    with pytest.raises(ValueError, match=r"'raw' has no weights yet: call it on a batch"):
+    with pytest.raises(ValueError, match=r"'raw' has layers without weights yet: call it"):
         FoldedNetwork(Network(Subclassed(name="raw")))
     monkeypatch.setattr(folded, "MOST_BYTES", 99)
     with pytest.raises(ValueError, match=r"take 0 MiB, and up to 0 MiB become constants: use"):

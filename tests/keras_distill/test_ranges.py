@@ -76,3 +76,13 @@ def test_inputs_given_by_name_are_recorded_in_the_models_order():
     model.fit({"a": x, "b": 100 * x}, y, verbose=0)
     assert network.recorded_input_ranges[0] == pytest.approx((100 * x.min(), 100 * x.max()))
     assert network.recorded_input_ranges[1] == pytest.approx((x.min(), x.max()))
+
+
+def test_a_batch_that_is_not_finite_is_left_out():
+    x, y = examples()
+    x[0, 0] = np.nan
+    inputs = keras.Input((4,))
+    student = keras.Model(inputs, keras.layers.Dense(3)(keras.ops.nan_to_num(inputs)))
+    model = distiller(student, teacher_inputs=keras.ops.nan_to_num)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    assert student.recorded_input_ranges == ((x[8:].min(), x[8:].max()),)

@@ -99,3 +99,20 @@ def test_losses_over_several_layers_get_lists():
     assert [value.shape[-1] for value in got["teacher"]] == [8, 3]
     assert [value.shape[-1] for value in got["student"]] == [8, 3]
     assert np.array_equal(got["labels"], y)
+
+
+@pytest.mark.parametrize("what", [3, {"a": layers.Dense(4)}, [layers.Dense(4), None]], ids=str)
+def test_a_layer_may_call_anything_its_layers(what):
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.layers = what
+
+        def call(self, x):
+            return x
+
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, layers.Dense(3)(Block()(inputs)))
+    model = kd.Distiller(teacher, mlp(), "soft_targets", student_loss_weight=0)
+    model.compile("sgd")
+    assert np.isfinite(model.train_on_batch(examples()[0], return_dict=True)["loss"])
