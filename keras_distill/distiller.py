@@ -102,6 +102,7 @@ class Distiller(DistillationModel):
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
         self._hard_loss: Any = None
+        self._teacher_was_set = False  # since `compile`
         self._checked = False
 
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
@@ -182,11 +183,12 @@ class Distiller(DistillationModel):
                 None is allowed with `student_loss_weight=0`.
             metrics: computed on the student's outputs as they are; for several outputs as in Keras.
             jit_compile: as in Keras; off for a teacher that XLA cannot compile, such as a Python function.
-            fold_teacher: whether `fit` makes the teacher's weights constants of the compiled step, which is
-                faster and answers the same but for rounding. "auto": without GPU, XLA or several devices,
-                up to 256 MiB of weights. True: always; ValueError where that cannot be. When the weights
-                are set after all, they count from the next step where all are set, from the next epoch
-                where it is a single one of many.
+            fold_teacher: whether `fit` makes the teacher's weights constants of the compiled step. A step is
+                then faster, the first one slower (by seconds, and 15 times the weights in memory), and the
+                answers are the same but for rounding. "auto": without GPU, XLA or several devices, up to
+                64 MiB of weights, until they are set. True: up to 256 MiB, else ValueError. Weights that are
+                set after all count from the next step where all are set, from the next epoch where it is a
+                single one of many.
             **kwargs: as for `keras.Model.compile`.
 
         Raises:
@@ -220,6 +222,7 @@ class Distiller(DistillationModel):
             "jit_compile": jit_compile,
             **kwargs,
         }
+        self._teacher_was_set = False
         self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
         super().compile(**{**arguments, "loss": self._hard_loss})
         self.compiled_with({**arguments, "fold_teacher": fold_teacher})
@@ -331,12 +334,16 @@ class Distiller(DistillationModel):
         """Forget the range of the inputs of an earlier training; make the teacher's weights constants."""
         if anew:
             self._input_ranges.forget()
-        if self.compiled and (self._teacher.fold() if self._folds() else self._teacher.unfold()):
+        if not self.compiled:
+            return
+        self.before_epoch()
+        if self._teacher.fold() if self._folds() else self._teacher.unfold():
             self.train_function = None  # `fit` traces another one
 
     def before_epoch(self) -> None:
         """Let the teacher's variables count again if somebody has set them."""
         if self._teacher.unfold(if_set=True):
+            self._teacher_was_set = True
             self.make_train_function(force=True)
 
     def after_epoch(self) -> None:
@@ -350,7 +357,10 @@ class Distiller(DistillationModel):
         if fold != "auto":
             return fold
         several = self.distribute_strategy.num_replicas_in_sync > 1
-        return not (several or self.jit_compile or self.run_eagerly) and self._teacher.foldable
+        # Who sets the weights once sets them again, and each graph stays in memory (Keras 3.15).
+        if several or self.jit_compile or self.run_eagerly or self._teacher_was_set:
+            return False
+        return self._teacher.folding_pays
 
     def _reads_logits(self) -> bool:
         losses_ = (isinstance(loss, LogitLoss) for loss in self.distillation_losses)

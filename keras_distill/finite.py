@@ -4,6 +4,8 @@ checked = guard(loss, trusted, finite_update, step, evidence, undo)     # in the
 explain("The loss is NaN", 12, evidence)                                  # the sentence
 """
 
+import functools
+
 import numpy as np
 from keras import ops
 
@@ -17,12 +19,14 @@ REASONS = {
     "labels": "the labels hold {found}",
     "teacher": "the teacher answers {found}: look at teacher.predict on these inputs; it may be "
     "damaged, or trained on inputs of another normalisation (teacher_inputs=)",
+    "weights": "the student's weights hold {found}, from an earlier step or a file: a gradient can be NaN "
+    "where the loss is not, as those of √0 and 0·log 0 are",
     "student": "the student answers {found}: it has diverged, mostly from too high a learning rate; "
     "lower it, or give the optimizer clipnorm=1.0 (half precision ends at 65504)",
 }
 
 
-def guard(loss, trusted, finite_update, step, evidence: dict[str, list], undo):
+def guard(loss, trusted, finite_update, step, evidence: dict[str, list], undo, weights):
     """Return a tensor whose computation raises ValueError where loss or gradients are not finite.
 
     Args:
@@ -33,11 +37,10 @@ def guard(loss, trusted, finite_update, step, evidence: dict[str, list], undo):
         step: number of the steps that are done, a scalar.
         evidence: {a key of REASONS: tensors}.
         undo: called, in the graph, before it raises.
+        weights: called where undo is: what tells of the student's weights, a list of tensors.
     """
-    names = [name for name, tensors in evidence.items() for _ in tensors]
-    tensors = [tensor for tensors in evidence.values() for tensor in tensors]
 
-    def stop(loss, step, *arrays):
+    def stop(names, loss, step, *arrays):
         found: dict[str, list[np.ndarray]] = {}
         for name, array in zip(names, arrays, strict=True):
             found.setdefault(name, []).append(array)
@@ -46,7 +49,11 @@ def guard(loss, trusted, finite_update, step, evidence: dict[str, list], undo):
 
     def undo_and_stop():
         undo()
-        return call_numpy_flat(stop, [loss, step, *tensors], [((), "bool")])[0]
+        seen = {**evidence, "weights": weights()}
+        names = [name for name, tensors in seen.items() for _ in tensors]
+        tensors = [tensor for tensors in seen.values() for tensor in tensors]
+        stop_naming = functools.partial(stop, names)
+        return call_numpy_flat(stop_naming, [loss, step, *tensors], [((), "bool")])[0]
 
     def look_closer():
         fine = ops.logical_and(ops.isfinite(loss), finite_update())
@@ -70,7 +77,9 @@ def explain(what: str, step: int, evidence: dict[str, list[np.ndarray]]) -> str:
         if bad:
             reason = sentence.format(found=bad)
             break
-    return f"{what} in step {step}, and training stops before it changes the student: {reason}."
+    return (
+        f"{what} in step {step}, and training stops before this step changes the student: {reason}."
+    )
 
 
 def wrong_label(label: int, classes: int) -> str:

@@ -1,13 +1,13 @@
 """A teacher's network whose weights are constants of the compiled step, for as long as nobody sets them.
 
-if foldable(model):
+if pays(model):
     folded = FoldedNetwork(Network(model))
     folded.answer(inputs)           # in the graph: the `Answer` of network.answer(inputs, training=False)
 
 While a teacher teaches nobody changes its weights. Constants need not be read in every step, and TensorFlow
 folds BatchNormalization into the convolutions before it: benchmarks/training_speed.py shows what a step
-gains. Weights that are set after all are noticed: at the next step where all of them are, at the next epoch
-where it is a single one of many.
+gains, and what the first one costs. Weights that are set after all are noticed: at the next step where all
+of them are, at the next epoch where it is a single one of many.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ from keras import ops
 from keras_distill.network import Answer, Network
 from keras_distill.taps import all_built
 
-# Constants are kept several times in memory, and a graph ends at 2 GiB.
-MOST_BYTES = 2**28
+# While a graph is made, TensorFlow holds its constants about 15 times, and copying them takes time:
+# ResNet50's 90 MiB cost 1.4 GB and ten seconds or more. And a graph ends at 2 GiB.
+PAYING_BYTES, MOST_BYTES = 2**26, 2**28
 # Each step looks at the first values of so many weights, and of as many of the last ones.
 _WEIGHTS, _VALUES = 16, 4096
 
@@ -38,16 +39,9 @@ class FoldedNetwork:
 
     def __init__(self, network: Network):
         model = network.model
-        if not all_built(model):
-            raise ValueError(
-                f"The teacher '{model.name}' has layers without weights yet: call it on a batch; if it never "
-                "uses them, give fold_teacher='auto'."
-            )
-        if _bytes(model) > MOST_BYTES:
-            raise ValueError(
-                f"The weights of the teacher '{model.name}' take {_bytes(model) / 2**20:.0f} MiB, and up to "
-                f"{MOST_BYTES / 2**20:.0f} MiB become constants: use fold_teacher='auto'."
-            )
+        hindrance = _hindrance(model, MOST_BYTES)
+        if hindrance:
+            raise ValueError(f"The teacher '{model.name}' {hindrance}; or use fold_teacher='auto'.")
         self._network = network
         self._weights = [(v, ops.convert_to_numpy(v)) for v in model.variables]
         self._retired = keras.Variable(False, trainable=False, dtype="bool", name="retired")
@@ -79,7 +73,7 @@ class FoldedNetwork:
 
     def current(self) -> bool:
         """Whether all weights are what they were."""
-        return all(np.array_equal(ops.convert_to_numpy(v), value) for v, value in self._weights)
+        return all(np.array_equal(v.numpy(), value) for v, value in self._weights)
 
     def _probably_current(self):
         """The same of a sample of the weights, cheap enough for every step."""
@@ -107,16 +101,18 @@ class FoldedNetwork:
 _TENSORS = ("outputs", "logits", "inner")
 
 
-def foldable(model: keras.Model) -> bool:
-    """Whether folding `model` is worth it, as far as measured: with its weights at hand, not huge, on CPU."""
+def pays(model: keras.Model) -> bool:
+    """Whether folding `model` pays, as far as measured: with its weights at hand, of some MiB, on CPU."""
     import tensorflow as tf
 
-    return (
-        all_built(model)
-        and _bytes(model) <= MOST_BYTES
-        and not tf.config.list_physical_devices("GPU")
-    )
+    return _hindrance(model, PAYING_BYTES) is None and not tf.config.list_physical_devices("GPU")
 
 
-def _bytes(model: keras.Model) -> int:
-    return sum(math.prod(v.shape) * np.dtype("float32").itemsize for v in model.variables)
+def _hindrance(model: keras.Model, most_bytes: int) -> str | None:
+    """What keeps `model` from being folded, and what to do, as the end of a sentence."""
+    if not all_built(model):
+        return "has layers without weights yet: call it on a batch"
+    size = 4 * sum(math.prod(v.shape) for v in model.variables)
+    if size > most_bytes:
+        return f"has weights of {size / 2**20:.0f} MiB, and {most_bytes / 2**20:.0f} MiB can be constants"
+    return None

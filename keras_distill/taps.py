@@ -88,8 +88,7 @@ def find_layer(model: keras.Model, path: str) -> keras.Layer:
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
     """Return `model` and every layer in it, those of nested models included."""
-    inner = [one for layer in getattr(model, "layers", []) for one in all_layers(layer)]
-    return [model, *inner]
+    return [model, *(one for layer in _inner(model) for one in all_layers(layer))]
 
 
 def all_built(model: keras.Model) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import activations
-from keras_distill.folded import FoldedNetwork, foldable
+from keras_distill.folded import FoldedNetwork, pays
 from keras_distill.network import Answer, Network, select
 from keras_distill.taps import all_layers, find_layer, layer_paths
 from keras_distill.train_step import call_numpy
@@ -45,12 +45,12 @@ class Teacher:
         raise NotImplementedError
 
     @property
-    def foldable(self) -> bool:
-        """Whether `fold` makes it faster."""
+    def folding_pays(self) -> bool:
+        """Whether `fold` makes a training faster."""
         return False
 
     def fold(self) -> bool:
-        """Called before a training: nobody is going to change the teacher.
+        """Called before a training: nobody is going to change the teacher's weights.
 
         Returns:
             Whether `targets` has to be traced again.
@@ -123,15 +123,14 @@ class ModelTeacher(Teacher):
         return self._folded.answer(self.network.select(x))
 
     @property
-    def foldable(self) -> bool:
+    def folding_pays(self) -> bool:
         """Whether the model's weights are worth making constants."""
-        return foldable(self.model)
+        return pays(self.model)
 
     def fold(self) -> bool:
         """Make the model's weights constants of the step, see `folded.FoldedNetwork`."""
-        if self._folded is not None and self._folded.current():
+        if self._folded is not None:
             return False
-        self.unfold()
         self._folded = FoldedNetwork(self.network)
         return True
 

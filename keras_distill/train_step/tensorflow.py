@@ -57,6 +57,9 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
         for variable, value in statistics:
             variable.assign(value)
 
+    def weights():
+        return [tf.reduce_sum(v.value) for v in model.trainable_variables]
+
     def finite_update():
         # In mixed precision gradients overflow now and then, which the optimizer looks after.
         scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -68,7 +71,7 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
     sums = [tf.cast(tf.reduce_sum(x), tf.float32) for x in tensors["inputs"] if x.dtype.is_floating]
     trusted = tf.reduce_all(tf.math.is_finite([rate, *sums]))
     step = model.optimizer.iterations
-    return [finite.guard(loss, trusted, finite_update, step, tensors, undo)]
+    return [finite.guard(loss, trusted, finite_update, step, tensors, undo, weights)]
 
 
 def building(model, train_function):

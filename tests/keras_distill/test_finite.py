@@ -53,6 +53,17 @@ def test_nan_in_the_data_stops_at_its_step_and_leaves_the_student_whole():
     assert model.optimizer.iterations == 2
 
 
+def test_a_gradient_that_is_nan_beside_a_finite_loss_is_named_one_step_late():
+    x, y = examples(8)
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, kernel_initializer="zeros")(inputs)
+    outputs = keras.layers.Dense(3)(keras.ops.sqrt(keras.ops.abs(hidden)))
+    model = distiller(student=keras.Model(inputs, outputs))
+    sentence = r"in step 2, .*: the student's weights hold NaN, from an earlier step or a file"
+    with pytest.raises(ValueError, match=sentence):
+        model.fit(x, y, batch_size=4, verbose=0)
+
+
 def test_nan_that_only_the_gradient_shows_stops_too():
     x, y = examples()
     x[3, 1] = np.nan

@@ -283,7 +283,7 @@ def test_a_layer_that_is_never_used_leaves_the_layers():
     teacher = Subclassed()
     teacher.unused = layers.Dense(2)
     teacher(x)
-    with pytest.raises(ValueError, match="if it never uses them, give fold_teacher='auto'"):
+    with pytest.raises(ValueError, match="has layers without weights yet: call it on a batch; or use"):
         distiller(teacher, mlp(), True, teacher_activation="linear").fit(x, y, verbose=0)
     model = distiller(teacher, mlp(), "auto", teacher_activation="linear")
     model.fit(x, y, verbose=0)
@@ -292,7 +292,7 @@ def test_a_layer_that_is_never_used_leaves_the_layers():
 
 def test_another_graph_is_traced_when_weights_were_set_and_only_then():
     x, y = examples(8)
-    model = distiller(mlp(), mlp())
+    model = distiller(mlp(), mlp(), True)
     graphs = []
     for change in (False, False, True):
         if change:
@@ -316,6 +316,20 @@ def test_a_teacher_that_learns_between_two_fits_is_folded_anew():
     soft_loss_of_fit(model, x)
     assert is_folded(model)
     assert model._teacher._folded is not first
+
+
+def test_auto_leaves_a_teacher_that_was_set_to_its_variables_until_compile():
+    x, y = examples(8)
+    model = distiller(mlp(), mlp())
+    model.fit(x, y, verbose=0)
+    assert is_folded(model)
+    model.teacher.set_weights([2 * weight for weight in model.teacher.get_weights()])
+    for _ in range(2):
+        model.fit(x, y, verbose=0)
+        assert not is_folded(model)
+    model.compile("sgd", SCE)
+    model.fit(x, y, verbose=0)
+    assert is_folded(model)
 
 
 def test_a_weight_that_no_step_looks_at_counts_in_train_on_batch():
@@ -574,7 +588,7 @@ def test_where_auto_leaves_the_layers(why, monkeypatch):
     if why == "GPU":
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
     if why == "large":
-        monkeypatch.setattr(folded, "MOST_BYTES", 99)
+        monkeypatch.setattr(folded, "PAYING_BYTES", 99)
     assert not model._folds()
     model.fit(x, y, verbose=0)
     if why != "weights":  # it has some when the training begins: one batch was looked at
@@ -598,7 +612,9 @@ def test_what_cannot_be_folded_says_why(monkeypatch):
     with pytest.raises(ValueError, match=r"'raw' has layers without weights yet: call it"):
         FoldedNetwork(Network(Subclassed(name="raw")))
     monkeypatch.setattr(folded, "MOST_BYTES", 99)
-    with pytest.raises(ValueError, match=r"take 0 MiB, and up to 0 MiB become constants: use"):
+    with pytest.raises(
+        ValueError, match=r"has weights of 0 MiB, and 0 MiB can be constants; or use"
+    ):
         distiller(mlp(), mlp(), True).fit(*examples(), verbose=0)
 
 
