@@ -20,22 +20,13 @@ import numpy as np
 
 from tflite_export.photo import (
     PHOTO_SUFFIXES,
+    Unreadable,
     UnreadablePhoto,
+    cannot_be_read,
     find_photos,
     read_photo,
     visible_files,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Unreadable:
-    """A file with the name of a photo that cannot be read, and why."""
-
-    path: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,13 +174,6 @@ def _readable(
                 f"{unreadable[files[0]]}. Replace them, or remove the class's folder."
             )
     return {n: [file for file in files if file not in unreadable] for n, files in classes.items()}
-
-
-def cannot_be_read(unreadable: Sequence[Unreadable], readable: int) -> str:
-    """How many of how many photos, and which: the beginning of a sentence."""
-    named = "; ".join(map(str, unreadable[:5]))
-    more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-    return f"{len(unreadable)} of {len(unreadable) + readable} photos cannot be read: {named}{more}"
 
 
 # Names

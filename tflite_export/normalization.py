@@ -54,7 +54,15 @@ class Normalization:
             )
         if len(set(mean)) == len(set(std)) == 1:
             mean, std = mean[:1], std[:1]
-        return cls(mean, std)
+        made = cls(mean, std)
+        with np.errstate(over="ignore"):
+            ends = [made.apply(np.full(len(mean), pixel)) for pixel in (0, PIXELS - 1)]
+        if not np.isfinite(ends).all() or (ends[0] == ends[1]).any():
+            raise ValueError(
+                f"normalization={pair!r} takes pixels 0..255 to {ends[0]}..{ends[1]} in float32: give the "
+                "mean and standard deviation of pixels, for example (127.5, 127.5)."
+            )
+        return made
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Raw pixels, channels last, to the model's input."""

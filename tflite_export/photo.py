@@ -9,7 +9,10 @@ training did.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,59 @@ class UnreadablePhoto(ValueError):
     def __init__(self, path: str | os.PathLike[str], reason: str):
         super().__init__(f"Cannot read {os.fspath(path)} as a photo: {reason}.")
         self.path, self.reason = path, reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """A file with the name of a photo that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def cannot_be_read(unreadable: Sequence[Unreadable], readable: int) -> str:
+    """How many of how many photos, and which: the beginning of a sentence."""
+    named = "; ".join(map(str, unreadable[:5]))
+    more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+    return f"{len(unreadable)} of {len(unreadable) + readable} photos cannot be read: {named}{more}"
+
+
+def read_photos(
+    files: Sequence[Path],
+    image_size: tuple[int, int],
+    channels: int = 3,
+    strict: bool = False,
+    say: Callable[[str], None] = warnings.warn,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The photos that can be read, as (place in `files`, pixels); the others are named in the end.
+
+    Args:
+        image_size, channels: as in `read_photo`.
+        strict: refuse the first that cannot be read.
+        say: gets the sentence about those that are left out.
+
+    Raises:
+        UnreadablePhoto: a ValueError; with `strict`, or where none can be read.
+    """
+    unreadable: list[Unreadable] = []
+    readable = 0
+    try:
+        for place, file in enumerate(files):
+            try:
+                pixels = read_photo(file, image_size, channels)
+            except UnreadablePhoto as error:
+                if strict or len(unreadable) == len(files) - 1:
+                    raise
+                unreadable.append(Unreadable(file, error.reason))
+                continue
+            readable += 1
+            yield place, pixels
+    finally:  # also where no more of them are asked for
+        if unreadable and readable:
+            say(f"{cannot_be_read(unreadable, readable)}. They are left out.")
 
 
 def read_photo(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.normalization import Normalization
-from tflite_export.photo import PHOTO_SUFFIXES, find_photos, read_photo
+from tflite_export.photo import PHOTO_SUFFIXES, find_photos, read_photos
 from tflite_export.signature import ModelInput
 
 
@@ -35,7 +35,7 @@ def read(
 
     Raises:
         ValueError: there are none, their shape or type is not the model's, a value is not finite, or
-            a photo cannot be read.
+            no photo can be read; one that cannot is left out with a warning.
     """
     if count < 1:
         raise ValueError(f"num_calibration_examples={count}: give 1 or more.")
@@ -98,8 +98,8 @@ def _folder(
             f"representative_dataset: there are no photos in {folder} "
             f"({', '.join(PHOTO_SUFFIXES)}), nor in its sub-folders."
         )
-    for place in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int):
-        pixels = read_photo(files[place], (height, width), channels=one.shape[-1])
+    chosen = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
+    for _, pixels in read_photos([files[i] for i in chosen], (height, width), one.shape[-1]):
         yield normalization[one.name].apply(pixels[None])
 
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from keras_distill.app import results
 from keras_distill.app.model_file import ModelFile
-from keras_distill.folder import Unreadable, cannot_be_read
-from tflite_export.photo import UnreadablePhoto, find_photos, read_photo
+from tflite_export.photo import find_photos, read_photos
 
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = {"test": ("test", "val", "validation", "", "train"), "train": ("train", "", "test")}
@@ -127,32 +126,6 @@ def require_photos(model: ModelFile, path: Path) -> None:
         )
 
 
-def read_photos(
-    files: Sequence[Path], shape: tuple, strict: bool = False
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The photos that can be read, as (place in `files`, pixels); the others are named in the end.
-
-    Raises:
-        UnreadablePhoto: a ValueError; with `strict` at the first that cannot be read, else where none can.
-    """
-    unreadable: list[Unreadable] = []
-    readable = 0
-    try:
-        for place, file in enumerate(files):
-            try:
-                pixels = read_photo(file, shape[:2], channels=shape[-1])
-            except UnreadablePhoto as error:
-                if strict or len(unreadable) == len(files) - 1:
-                    raise
-                unreadable.append(Unreadable(file, error.reason))
-                continue
-            readable += 1
-            yield place, pixels
-    finally:  # also where no more of them are asked for
-        if unreadable and readable:
-            results.say(f"{cannot_be_read(unreadable, readable)}. They are left out.")
-
-
 def some_photos(folder: Path, model: ModelFile, count: int, strict: bool = False) -> np.ndarray:
     """`count` photos from everywhere in a folder and its sub-folders, as the model takes them."""
     require_photos(model, folder)
@@ -160,8 +133,16 @@ def some_photos(folder: Path, model: ModelFile, count: int, strict: bool = False
     if not files:
         raise ValueError(f"There are no photos in {folder}.")
     chosen = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
-    found = read_photos([files[place] for place in chosen], model.shape, strict)
+    found = readable([files[place] for place in chosen], model, strict)
     return model.inputs(np.stack([pixels for _, pixels in found]))
+
+
+def readable(
+    files: Sequence[Path], model: ModelFile, strict: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(place in `files`, pixels) of the photos that can be read; see `tflite_export.photo.read_photos`."""
+    height, width, channels = model.shape
+    return read_photos(files, (height, width), channels, strict, results.say)
 
 
 def batches(
@@ -182,7 +163,7 @@ def batches(
         return
     require_photos(model, path)
     files, labels = _photos(path, model)
-    found = read_photos(files, model.shape, strict)
+    found = readable(files, model, strict)
     while some := list(itertools.islice(found, BATCH)):
         places, pixels = zip(*some, strict=True)
         yield model.inputs(np.stack(pixels)), None if labels is None else labels[list(places)]

@@ -53,7 +53,7 @@ def run(file: str | Path, photos: Sequence[str | Path], strict: bool = False) ->
     listed = _files(photos)
     logits = found.is_keras and _ends_in_logits(found.model)
     answers = []
-    for place, pixels in examples.read_photos(listed, shape, strict):
+    for place, pixels in examples.readable(listed, found, strict):
         scores = _probabilities(found.answer(found.inputs(pixels[None]))[0], logits)
         if scores.ndim != 1:
             raise ValueError(f"{path} is no classifier: it answers with shape {scores.shape}.")

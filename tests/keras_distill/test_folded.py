@@ -283,7 +283,9 @@ def test_a_layer_that_is_never_used_leaves_the_layers():
     teacher = Subclassed()
     teacher.unused = layers.Dense(2)
     teacher(x)
-    with pytest.raises(ValueError, match="has layers without weights yet: call it on a batch; or use"):
+    with pytest.raises(
+        ValueError, match="has layers without weights yet: call it on a batch; or use"
+    ):
         distiller(teacher, mlp(), True, teacher_activation="linear").fit(x, y, verbose=0)
     model = distiller(teacher, mlp(), "auto", teacher_activation="linear")
     model.fit(x, y, verbose=0)

@@ -130,6 +130,11 @@ def test_pixels_without_a_normalisation_are_refused(net, examples, path):
         ({"labels": ["a", "b\nc", "d"]}, "line break"),
         ({"normalization": 3}, r"\(mean, std\)"),
         ({"normalization": (0, 0)}, "std is above 0"),
+        (
+            {"normalization": (1e30, 1)},
+            r"takes pixels 0\.\.255 to \[-1\.e\+30\]\.\.\[-1\.e\+30\] in float32",
+        ),
+        ({"normalization": (0, 1e-40)}, r"takes pixels 0\.\.255 to .*inf"),
         ({"normalization": ([1, 2], [1, 2])}, "3 channels"),
         ({"normalization": {"photo": HALF}}, "'photo'"),
         ({"batch_size": 0}, "1 or more"),

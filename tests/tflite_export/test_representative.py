@@ -141,6 +141,10 @@ def test_a_folder_of_photos_is_read_as_in_training(tmp_path):
     assert clear.min() == 255
     assert set(grey.flat) == {200}
     (tmp_path / "4.jpg").write_bytes(b"a note")
+    with pytest.warns(UserWarning, match=r"1 of 4 photos cannot be read: .*4\.jpg: it is no image"):
+        assert len(read(tmp_path, IMAGE, 9, normal)) == 3
+    for name in "123":
+        (tmp_path / f"{name}.png").unlink()
     with pytest.raises(ValueError, match=r"Cannot read .*4\.jpg as a photo: it is no image"):
         read(tmp_path, IMAGE, 9, normal)
     empty = tmp_path / "empty"

@@ -1,6 +1,5 @@
 """Options that several commands have, and how their words become arguments."""
 
-import math
 from enum import StrEnum
 from typing import Annotated, Optional
 
@@ -48,13 +47,15 @@ def mean_and_std(given: tuple[str, str] | None) -> card.Normalization | None:
     """("127.5", "127.5") or numbers for each channel with commas between → (mean, std)."""
     if given is None:
         return None
+    from tflite_export import normalization  # NumPy, which --help does without
+
     try:
         mean, std = ([float(number) for number in text.split(",")] for text in given)
     except ValueError:
         raise typer.BadParameter(f"{' '.join(given)} are not numbers.") from None
-    finite = all(map(math.isfinite, [*mean, *std]))
-    if len(mean) != len(std) or len(mean) not in (1, 3) or not finite or min(std) <= 0:
-        raise typer.BadParameter(
-            "MEAN and STD are one finite number each, or three; STD is above 0."
-        )
-    return (mean[0], std[0]) if len(mean) == 1 else (mean, std)
+    pair = (mean[0], std[0]) if len(mean) == len(std) == 1 else (mean, std)
+    try:
+        normalization.Normalization.parse(pair, channels=3)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return pair
