@@ -5,7 +5,6 @@ loss.compute_loss(teacher_logits, student_logits)       # one number; works in a
 kd.Distiller(teacher, student, distillation_losses=loss)
 """
 
-import math
 import numbers
 
 import keras
@@ -145,7 +144,7 @@ class SoftTargets(LogitLoss):
     For sigmoid outputs, the KL of each label's two outcomes, summed over the labels.
 
     Args:
-        temperature: T > 0; the higher, the more the order of the wrong classes counts. 4 is customary.
+        temperature: T, from 0.01 to 1000; the higher, the more the order of the wrong classes counts. 4 is customary.
         class_indices: for a teacher of more classes: for each class of the student, the teacher's column.
         output: for networks with several outputs, the name (or position) of the one it reads; else all.
         name: the metric's name.
@@ -201,8 +200,9 @@ def _divergence(log_p, log_q):
 
 def _positive(temperature):
     number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
-    if not number or not math.isfinite(temperature) or temperature <= 0:
+    # T² times the rounding of probabilities in float32: beyond 1000 that is all that is left.
+    if not number or not 0.01 <= temperature <= 1000:
         raise ValueError(
-            f"temperature must be a positive number, got {temperature!r}; 4.0 is customary."
+            f"temperature must be a positive number, 0.01 to 1000, got {temperature!r}; 4.0 is customary."
         )
     return float(temperature)

@@ -158,7 +158,9 @@ def test_other_classes_are_refused_with_what_to_do(rng):
         losses.SoftTargets(class_indices=[1000] * 10).compute_loss(teacher, student)
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "4", None, True])
+@pytest.mark.parametrize(
+    "temperature", [0, -1.0, float("nan"), float("inf"), 1e-30, 1e30, "4", None, True]
+)
 def test_temperature_is_positive(temperature):
     with pytest.raises(ValueError, match="temperature must be a positive number"):
         losses.SoftTargets(temperature)
