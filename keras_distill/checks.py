@@ -75,8 +75,8 @@ def same_order(teacher: keras.Model, student: keras.Model) -> None:
         )
 
 
-def no_shared_weights(teacher: keras.Model, student: keras.Model) -> None:
-    """Refuse a student that is made of the teacher's own layers."""
+def no_shared_weights(teacher: keras.Model, student: keras.Layer) -> None:
+    """Refuse a student (or `student_inputs`) that is made of the teacher's own layers."""
     shared = {id(weight) for weight in teacher.weights} & {id(weight) for weight in student.weights}
     if shared:
         raise ValueError(

@@ -150,7 +150,9 @@ class Distiller(DistillationModel):
         if not isinstance(self._teacher, ModelTeacher):
             return
         teacher = self._teacher.model
-        checks.no_shared_weights(teacher, self.student)
+        for layer in (self.student, self.student_inputs):
+            if isinstance(layer, keras.Layer):
+                checks.no_shared_weights(teacher, layer)
         if self._teacher.network.inputs is None and self._network.inputs is None:
             checks.same_inputs(teacher, self.student)
         for loss in self.distillation_losses:

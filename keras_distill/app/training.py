@@ -58,9 +58,6 @@ def fit(
     file = None if state is None else Path(state)
     done, history = (0, {}) if file is None or not file.exists() else restore(model, file)
     if done < epochs:
-        epoch.variable().assign(
-            first_epoch
-        )  # a look at the first batch is at the same one each time
         with Progress(title, epochs, len(train), epochs_done=done) as progress:
             callbacks = [epoch.SetEpoch(), progress.callback]
             if file is not None:

@@ -144,7 +144,8 @@ class SoftTargets(LogitLoss):
     For sigmoid outputs, the KL of each label's two outcomes, summed over the labels.
 
     Args:
-        temperature: T, from 0.01 to 1000; the higher, the more the order of the wrong classes counts. 4 is customary.
+        temperature: T, 0.01 to 1000; the higher, the more the order of the wrong classes counts. 4 is
+            customary.
         class_indices: for a teacher of more classes: for each class of the student, the teacher's column.
         output: for networks with several outputs, the name (or position) of the one it reads; else all.
         name: the metric's name.

@@ -631,6 +631,9 @@ def test_a_student_made_of_the_teachers_layers_is_refused():
     student = keras.Model(teacher.inputs, layers.Dense(3)(teacher.get_layer("hidden").output))
     with pytest.raises(ValueError, match="share 2 weights"):
         kd.Distiller(teacher, student, "soft_targets")
+    first = teacher.get_layer("hidden")
+    with pytest.raises(ValueError, match="share 2 weights"):
+        kd.Distiller(teacher, mlp(features=8), "soft_targets", student_inputs=first)
 
 
 def test_float_dtypes_may_differ():
