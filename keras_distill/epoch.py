@@ -88,6 +88,8 @@ def _batches(arrays, order, batch_size):
 
     arrays = _tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
     count = len(keras.tree.flatten(arrays)[0])
+    if not count:
+        raise ValueError("There are no examples: the arrays have length 0.")
 
     def gather(chosen):
         return keras.tree.map_structure(lambda array: tf.gather(array, chosen), arrays)

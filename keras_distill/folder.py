@@ -29,6 +29,10 @@ from tflite_export.photo import (
 )
 
 
+# Folders of a split, by name; the first that is there counts.
+TRAIN, VALIDATION = ("train",), ("validation", "val")
+
+
 @dataclasses.dataclass(frozen=True)
 class Listing:
     """The photos of a folder, split; labels are positions in `class_names`.
@@ -83,17 +87,17 @@ def list_folder(
     root = Path(path)
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}.")
-    train_root = root / "train" if (root / "train").is_dir() else root
+    train_root = find_part(root, *TRAIN) or root
     classes = _list_classes(train_root)
     held_out: dict[str, list[Path]] = {}
-    if train_root != root:
-        for validation_root in [root / n for n in ("validation", "val") if (root / n).is_dir()][:1]:
-            held_out = _list_classes(validation_root)
-            if odd := sorted(set(held_out) ^ set(classes)):
-                raise ValueError(
-                    f"{train_root} and {validation_root} hold different classes: "
-                    f"{', '.join(odd)} {'are' if len(odd) > 1 else 'is'} in one of them only."
-                )
+    validation_root = None if train_root == root else find_part(root, *VALIDATION)
+    if validation_root:
+        held_out = _list_classes(validation_root)
+        if odd := sorted(set(held_out) ^ set(classes)):
+            raise ValueError(
+                f"{train_root} and {validation_root} hold different classes: "
+                f"{', '.join(odd)} {'are' if len(odd) > 1 else 'is'} in one of them only."
+            )
 
     unreadable = _unreadable([*_all(classes), *_all(held_out)])
     if unreadable and strict:
@@ -114,6 +118,11 @@ def list_folder(
         _labels(held_out),
         unreadable=unreadable,
     )
+
+
+def find_part(root: Path, *names: str) -> Path | None:
+    """The first of these folders that is there."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def _all(classes: dict[str, list[Path]]) -> list[Path]:

@@ -4,7 +4,7 @@
 
 `TFLiteConverter.from_keras_model` writes a SavedModel first, and that takes most of its time. Here
 the model is traced once, with its weights as constants and a static batch, and that graph is
-converted, 8 times faster or more for MobileNetV2 (benchmarks/export_speed.py). A frozen graph loses the
+converted, 7 times as fast for MobileNetV2 (benchmarks/export_speed.py). A frozen graph loses the
 names of inputs and outputs; `flatbuffer.with_names` writes them into the file, in the model's order.
 """
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_distill.app import results
 from keras_distill.app.model_file import ModelFile
+from keras_distill.folder import TRAIN, VALIDATION, find_part
 from tflite_export.photo import find_photos, read_photos
 
 PAIRS = (("x", "y"), ("images", "labels"))
@@ -171,9 +172,8 @@ def batches(
 
 def _photos(root: Path, model: ModelFile) -> tuple[list[Path], np.ndarray | None]:
     """The photos of a folder, and the class number of each where there are sub-folders."""
-    if (root / "train").is_dir():
-        split = next((n for n in ("validation", "val", "test") if (root / n).is_dir()), "train")
-        root = root / split
+    if train := find_part(root, *TRAIN):
+        root = find_part(root, *VALIDATION, "test") or train
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     found = [find_photos(folder) for folder in folders or [root]]
     files = [file for one in found for file in one]

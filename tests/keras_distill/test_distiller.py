@@ -454,6 +454,14 @@ def test_arrays_are_evaluated_as_keras_does(part):
         assert history[f"val_{name}"] == pytest.approx([value], rel=1e-6)
 
 
+def test_no_examples_are_refused():
+    x, y = examples()
+    model = distiller()
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="There are no examples: the arrays have length 0"):
+            call(x[:0], y[:0], verbose=0)
+
+
 def test_learns_what_the_teacher_knows_without_a_label():
     x, _ = examples(256)
     teacher = mlp(width=16)
