@@ -28,7 +28,6 @@ from tflite_export.photo import (
     visible_files,
 )
 
-
 # Folders of a split, by name; the first that is there counts.
 TRAIN, VALIDATION = ("train",), ("validation", "val")
 
