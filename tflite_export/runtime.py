@@ -55,6 +55,7 @@ class TensorInfo:
 
     @property
     def quantization(self) -> tuple[float, int] | None:
+        """(scale, zero point), or None of a tensor in floats."""
         if self.scale is None or self.zero_point is None:
             return None
         return self.scale, self.zero_point
@@ -295,6 +296,7 @@ def makers(file: Any) -> tuple[tuple[str | None, float | None], ...]:
 
 
 def interpreter_class(runtime: str) -> tuple[str, Any]:
+    """The name and the interpreter class of a runtime, or of the first that is installed."""
     if runtime != "auto" and runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime!r}: it is one of {['auto', *RUNTIMES]}.")
     for name in RUNTIMES if runtime == "auto" else [runtime]:
