@@ -12,7 +12,7 @@
 All are done by litert-quantizer, on the flatbuffer. TensorFlow's converter can do the same, and
 `benchmarks/quantizers.py` runs both (results beside it): on ResNet-20 and MobileNetV1 0.75 they agree
 equally well with the float network, within the noise, in files of equal size with the same operators,
-also with uint8 inputs; the converter takes ten times as long and is deprecated for this. Ranges are
+also with uint8 inputs; the converter takes eight times as long and is deprecated for this. Ranges are
 the smallest and largest value that occurred: with litert-quantizer's own moving average ResNet-20
 falls from 29.7 to 13.2 dB, and it depends on the order of the examples.
 """
