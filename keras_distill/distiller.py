@@ -225,12 +225,16 @@ class Distiller(DistillationModel):
             **kwargs,
         }
         self._teacher_was_set = False
-        self._hard_loss = hard_loss.resolve(loss, self._shown_activations())
+        self._hard_loss = hard_loss.resolve(
+            loss, self._shown_activations(by_name=isinstance(loss, dict))
+        )
         super().compile(**{**arguments, "loss": self._hard_loss})
         self.compiled_with({**arguments, "fold_teacher": fold_teacher})
 
-    def _shown_activations(self):
+    def _shown_activations(self, by_name: bool):
         kinds = [head.activation if head.known else None for head in self._network.heads]
+        if by_name and self.output_names and not isinstance(self.student.output_shape, dict):
+            return dict(zip(self.output_names, kinds, strict=True))
         if len(kinds) == 1:
             return kinds[0]
         shapes = self.student.output_shape

@@ -90,6 +90,9 @@ class DistillationModel(keras.Model):
         sample_weight=None,
         initial_epoch=0,
         steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
         **kwargs,
     ):
         """Train, as `keras.Model.fit` does, with the order of examples a function of (seed, epoch).
@@ -117,10 +120,10 @@ class DistillationModel(keras.Model):
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
         self.begin(anew=initial_epoch == 0)
-        validation_batch_size = kwargs.pop("validation_batch_size", None) or batch_size
+        validation_batch_size = validation_batch_size or batch_size
         if validation_data is not None:
             parts = keras.utils.unpack_x_y_sample_weight(validation_data)
-            if fit_data.are_arrays(parts) and kwargs.get("validation_steps") is None:
+            if fit_data.are_arrays(parts) and validation_steps is None:
                 validation_data = epoch.in_order(fit_data.pack(*parts), validation_batch_size or 32)
         if arrays and shuffle is True:
             shuffled = epoch.Shuffled(fit_data.pack(x, y, sample_weight), batch_size or 32)
@@ -145,7 +148,9 @@ class DistillationModel(keras.Model):
                 verbose=verbose,
                 callbacks=callbacks,
                 validation_data=validation_data,
+                validation_steps=validation_steps,
                 validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
                 shuffle=shuffle,
                 class_weight=class_weight,
                 sample_weight=sample_weight,
@@ -155,13 +160,24 @@ class DistillationModel(keras.Model):
             )
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
     ):
         """As `keras.Model.evaluate`."""
-        if fit_data.are_arrays((x, y, sample_weight)) and kwargs.get("steps") is None:
+        if fit_data.are_arrays((x, y, sample_weight)) and steps is None:
             x = epoch.in_order(fit_data.pack(x, y, sample_weight), batch_size or 32)
             y = batch_size = sample_weight = None
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+        return super().evaluate(
+            x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict, **kwargs
+        )
 
     def make_train_function(self, force=False):
         """As `keras.Model.make_train_function`; the step is traced once."""

@@ -11,6 +11,7 @@ made large enough, which changes an answer by less than a tenth of the step in w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,33 @@ def _give_room(model: Any, graph: Any, operator: Any, measured: Mapping) -> bool
     least = 127 * np.abs(addend) / (_MOST * step)
     channels = np.moveaxis(kernel, axis, 0)  # a view
     dead = np.flatnonzero(np.abs(channels.reshape(len(addend), -1)).max(axis=1) < least)
+    if not len(dead):
+        return False
     for channel in dead:
         channels[channel].flat[0] = least[channel]
-    model.buffers[weights.buffer].data = np.frombuffer(kernel.tobytes(), "uint8")
-    return bool(len(dead))
+    _own(model, graph, operator, places[1]).data = np.frombuffer(kernel.tobytes(), "uint8")
+    return True
+
+
+def _own(model: Any, graph: Any, operator: Any, place: int) -> Any:
+    """The buffer of an input that no other operator reads, which may have a larger input than this one.
+
+    A layer that is called twice has one kernel in the file, and so have layers whose kernels are equal.
+    """
+    tensor = graph.tensors[operator.inputs[place]]
+    users = [
+        one
+        for each in model.subgraphs
+        for other in each.operators or []
+        for one in (other.inputs if other.inputs is not None else [])
+        if one >= 0 and each.tensors[one].buffer == tensor.buffer
+    ]
+    if len(users) > 1:
+        tensor = copy.copy(tensor)
+        tensor.name = f"{flatbuffer.text(tensor.name)}/own_{len(graph.tensors)}"
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(flatbuffer.schema.BufferT())
+        operator.inputs = [int(i) for i in operator.inputs]
+        operator.inputs[place] = len(graph.tensors)
+        graph.tensors.append(tensor)
+    return model.buffers[tensor.buffer]

@@ -74,6 +74,9 @@ def quantize(
         measured = None
         if needs_examples(recipe):
             measured = _measure(content, examples)
+            for seen in measured.values():  # where all is 0 any step will do, and one of 0 none
+                if not np.any(seen["min"]) and not np.any(seen["max"]):
+                    seen["max"] = np.ones_like(seen["max"])
             for name, ends in (ranges or {}).items():
                 low, high = (np.array([e], "float32") for e in ends)
                 measured[name] = {"min": low, "max": high}

@@ -85,7 +85,7 @@ def building(model, train_function):
     def call(iterator):
         nonlocal done
         if not done and all_built(model) and model.distribute_strategy.num_replicas_in_sync == 1:
-            if not model.optimizer.built:
+            if model.trainable_variables and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
             _build_metrics(model, iterator)
         done = True

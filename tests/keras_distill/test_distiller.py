@@ -454,6 +454,44 @@ def test_arrays_are_evaluated_as_keras_does(part):
         assert history[f"val_{name}"] == pytest.approx([value], rel=1e-6)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_losses_by_name_know_the_ends_of_a_list_of_outputs(outputs):
+    inputs = keras.Input((4,))
+    heads = [layers.Dense(3, activation="softmax", name=name)(inputs) for name in "ab"[:outputs]]
+    student = keras.Model(inputs, heads if outputs > 1 else heads[0])
+    model = kd.Distiller(student, keras.models.clone_model(student), "soft_targets")
+    model.compile("sgd", dict.fromkeys("ab"[:outputs], SCE))
+    assert [loss.get_config()["from_logits"] for loss in model._hard_loss.values()] == [
+        False
+    ] * outputs
+
+
+def test_an_optimizer_of_a_frozen_student_trains_it_later():
+    x, y = examples()
+    student, optimizer = mlp(), keras.optimizers.Adam()
+    student.trainable = False
+    model = kd.Distiller(mlp(), student, "soft_targets")
+    model.compile(optimizer, SCE)
+    with pytest.warns(UserWarning, match="no trainable weights"):
+        model.fit(x, y, verbose=0)
+    before = weights_of(student)
+    student.trainable = True
+    model.compile(optimizer, SCE)
+    model.fit(x, y, verbose=0)
+    assert not equal_weights(weights_of(student), before)
+
+
+def test_arguments_by_their_places_are_kerass():
+    x, y = examples()
+    model = distiller()
+    history = model.fit(
+        x, y, 8, 2, 0, None, 0.0, (x, y), True, None, None, 0, None, None, 6, 2
+    ).history
+    assert len(history["loss"]) == 2
+    assert len(history["val_loss"]) == 1
+    assert model.evaluate(x, y, 16, 0, None, None, None, True)["loss"] == history["val_loss"][0]
+
+
 def test_no_examples_are_refused():
     x, y = examples()
     model = distiller()
