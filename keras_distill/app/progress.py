@@ -12,6 +12,8 @@ import keras
 import rich.console
 import rich.progress
 
+from keras_distill.app import interrupt
+
 
 class Progress:
     """A bar for one training, and the Keras callback that moves it.
@@ -53,7 +55,12 @@ class Progress:
         self._bar.stop()
 
     def step(self):
-        """One more batch is done."""
+        """One more batch is done.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed, and dropped by a library.
+        """
+        interrupt.check()
         self.done += 1
         self._bar.advance(self._task)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import typer
 
+from keras_distill.app import interrupt
 from tflite_export.chatter import hushed
 
 
@@ -45,7 +46,8 @@ def run(app: typer.Typer, arguments: list[str] | None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     as_json = "--json" in arguments
     try:
-        app(arguments)
+        with interrupt.watching():
+            app(arguments)
     except (Stopped, KeyboardInterrupt):
         _end(130, _stopped(arguments), as_json)
     except SystemExit as end:
