@@ -7,6 +7,7 @@ with watching():            # around a command
 
 import contextlib
 import signal
+import sys
 import threading
 
 _asked = threading.Event()
@@ -25,11 +26,18 @@ def watching():
     if not usual or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, interrupt)
+    before, told = signal.signal(signal.SIGINT, interrupt), sys.unraisablehook
+
+    def tell(dropped):  # Python prints what it drops
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            told(dropped)
+
+    sys.unraisablehook = tell
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = told
         _asked.clear()
 
 
