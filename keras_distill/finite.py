@@ -1,7 +1,7 @@
 """NaN and infinity stop a training before they spoil the student, with a sentence on where they come from.
 
-checked = guard(loss, trusted, finite_update, step, evidence, undo)     # in the graph; raises there
-explain("The loss is NaN", 12, evidence)                                  # the sentence
+checked = guard(loss, trusted, finite_update, step, evidence, undo, weights)  # in the graph; raises there
+explain("The loss is NaN", 12, evidence)                                     # the sentence
 """
 
 import functools
