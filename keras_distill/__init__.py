@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_distill import callbacks, data, losses, students, teachers
+    from keras_distill import callbacks, data, losses, schedules, students, teachers
     from keras_distill.distiller import Distiller
 
-__all__ = ["Distiller", "callbacks", "data", "losses", "students", "teachers"]
+__all__ = ["Distiller", "callbacks", "data", "losses", "schedules", "students", "teachers"]
 __version__ = "0.1.0"
 
 

@@ -1,7 +1,8 @@
 """What is taught: each loss is a plain function in `keras.ops` and a thin serialisable class.
 
-SoftTargets(temperature=4.0)        # or "soft_targets", wherever a loss is taken
-mix(SoftTargets())                  # constructor arguments with the customary weights
+SoftTargets(temperature=4.0)                          # or "soft_targets", wherever a loss is taken
+AttentionTransfer("conv4_block6_out", "block_12_add")  # reads inner layers, by name
+mix(SoftTargets(), AttentionTransfer("auto"))          # constructor arguments with the customary weights
 """
 
 import difflib
@@ -9,21 +10,132 @@ import difflib
 import keras
 
 from keras_distill.losses.base import DistillationLoss, mean_over_examples, snake_case
+from keras_distill.losses.contrastive import ContrastiveDistillation, contrastive_distillation
+from keras_distill.losses.correlation import DIST, dist
 from keras_distill.losses.customary import Mix, mix
-from keras_distill.losses.response import LogitLoss, SoftTargets, soft_targets
+from keras_distill.losses.feature import (
+    AttentionTransfer,
+    ChannelWise,
+    CosineFeatures,
+    Hint,
+    NeuronSelectivity,
+    attention_transfer,
+    channel_wise,
+    cosine_features,
+    hint,
+    neuron_selectivity,
+)
+from keras_distill.losses.feature_loss import FeatureLoss, LossWithWeights, mean_over_positions
+from keras_distill.losses.flow import FSP, fsp
+from keras_distill.losses.logit_loss import LogitLoss, standardized
+from keras_distill.losses.relation import (
+    PKT,
+    CorrelationCongruence,
+    RelationLoss,
+    RKDAngle,
+    RKDDistance,
+    SimilarityPreserving,
+    correlation_congruence,
+    pkt,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
+from keras_distill.losses.response import (
+    LogitMSE,
+    SoftTargets,
+    VirtualTeacher,
+    logit_mse,
+    soft_targets,
+    virtual_teacher,
+)
+from keras_distill.losses.review import ReviewKD, hierarchical_context
+from keras_distill.losses.target_class import (
+    DecoupledKD,
+    NormalizedKD,
+    decoupled_kd,
+    normalized_kd,
+)
+from keras_distill.losses.variational import VariationalInformation, variational_information
+
+RESPONSES = (SoftTargets, DecoupledKD, DIST, NormalizedKD, LogitMSE, VirtualTeacher)
+FEATURES = (
+    Hint,
+    AttentionTransfer,
+    NeuronSelectivity,
+    VariationalInformation,
+    ReviewKD,
+    ChannelWise,
+    CosineFeatures,
+)
+RELATIONS = (
+    RKDDistance,
+    RKDAngle,
+    SimilarityPreserving,
+    CorrelationCongruence,
+    PKT,
+    FSP,
+    ContrastiveDistillation,
+)
 
 __all__ = [
+    "DIST",
+    "FEATURES",
+    "FSP",
+    "PKT",
+    "RELATIONS",
+    "RESPONSES",
+    "AttentionTransfer",
+    "ChannelWise",
+    "ContrastiveDistillation",
+    "CorrelationCongruence",
+    "CosineFeatures",
+    "DecoupledKD",
     "DistillationLoss",
+    "FeatureLoss",
+    "Hint",
     "LogitLoss",
+    "LogitMSE",
+    "LossWithWeights",
     "Mix",
+    "NeuronSelectivity",
+    "NormalizedKD",
+    "RKDAngle",
+    "RKDDistance",
+    "RelationLoss",
+    "ReviewKD",
+    "SimilarityPreserving",
     "SoftTargets",
+    "VariationalInformation",
+    "VirtualTeacher",
+    "attention_transfer",
+    "channel_wise",
+    "contrastive_distillation",
+    "correlation_congruence",
+    "cosine_features",
+    "decoupled_kd",
+    "dist",
+    "fsp",
     "get",
+    "hierarchical_context",
+    "hint",
+    "logit_mse",
     "mean_over_examples",
+    "mean_over_positions",
     "mix",
+    "neuron_selectivity",
+    "normalized_kd",
+    "pkt",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity_preserving",
     "soft_targets",
+    "standardized",
+    "variational_information",
+    "virtual_teacher",
 ]
 
-_BY_NAME = {snake_case(loss.__name__): loss for loss in (SoftTargets,)}
+_BY_NAME = {snake_case(loss.__name__): loss for loss in (*RESPONSES, *FEATURES, *RELATIONS)}
 
 
 def get(identifier):

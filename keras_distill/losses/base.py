@@ -29,6 +29,11 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     """
 
     customary_weights: tuple[float, float] = (1.0, 1.0)
+    # Whether it cannot do without hard labels, or without a teacher.
+    needs_labels = False
+    needs_teacher = True
+    # Where it reads outputs: "outputs" as the networks return them, or "logits", float32.
+    reads = "outputs"
 
     def __init__(self, name=None, output=None, teacher_layer_name=None, student_layer_name=None):
         self.name = name or snake_case(type(self).__name__)
@@ -56,10 +61,38 @@ class DistillationLoss(keras.distillation.DistillationLoss):
             "student_layer_name": self.student_layer_name,
         }
 
+    def config_of(self, *names: str) -> dict[str, Any]:
+        """Return these attributes, serialised: numbers, schedules and layers."""
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+
     @classmethod
     def from_config(cls, config):
-        """Return the loss that `get_config` describes."""
-        return cls(**config)
+        """Return the loss that `get_config` describes; schedules and layers in it are built again."""
+        return cls(**{key: _deserialized(value) for key, value in config.items()})
+
+    def need_labels(self, labels):
+        """Return `labels`.
+
+        Raises:
+            ValueError: they are None.
+        """
+        if labels is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the hard labels, and there are none: give (x, y), or a loss "
+                "that learns from the teacher alone, such as SoftTargets."
+            )
+        return labels
+
+
+def _deserialized(value):
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return [_deserialized(one) for one in value] if isinstance(value, list) else value
+
+
+def frozen(tensor):
+    """Return what a teacher says in float32, with no gradient to it."""
+    return ops.stop_gradient(ops.cast(tensor, "float32"))
 
 
 def mean_over_examples(values, sample_weight=None):

@@ -1,0 +1,202 @@
+"""Bases of the losses on inner layers: pairs of layers, weights of positions, connectors.
+
+class MeanDifference(FeatureLoss):
+    def of_pair(self, index, teacher, student, sample_weight, mask):
+        return mean_over_positions(ops.mean(ops.abs(student - teacher), axis=-1), sample_weight, mask)
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_distill.connectors import Connector, connect
+from keras_distill.losses.base import DistillationLoss, mean_over_examples, of_rank
+from keras_distill.losses.shapes import of_examples, pairs, same_positions
+
+
+class FeatureLoss(DistillationLoss):
+    """Base of the losses that compare inner layers one by one.
+
+    Args:
+        teacher_layer_name: path of a layer of the teacher, a list of them, or "auto" in a Distiller: layers
+            at equal spatial stages, see `suggest_pairs`. None: the outputs (logits).
+        student_layer_name: the same for the student.
+        output: for networks with several outputs, the one it reads; unused where layers are named.
+        name: the metric's name.
+    """
+
+    reads = "logits"
+    # Whether it compares the positions of an example with each other, so that flat features tell nothing.
+    compares_positions = False
+
+    def __init__(self, teacher_layer_name=None, student_layer_name=None, output=None, name=None):
+        if teacher_layer_name == "auto":
+            student_layer_name = "auto"
+        super().__init__(name, output, teacher_layer_name, student_layer_name)
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
+    ):
+        """Return the sum over the pairs of layers, a scalar.
+
+        Args:
+            teacher_outputs: features, or a list with those of each layer.
+            student_outputs: the same of the student.
+            labels: not used.
+            sample_weight: `(batch,)`, or `(batch, positions...)`, or None.
+            mask: `(batch, positions...)`, True where there is something; a list for several layers.
+
+        Raises:
+            ValueError: features that cannot be compared; the sentence names both shapes.
+        """
+        total = 0.0
+        for i, (teacher, student, valid) in enumerate(
+            pairs(teacher_outputs, student_outputs, mask)
+        ):
+            student = self.connected(i, student, sample_weight, valid)
+            teacher, student = same_positions(teacher, student, valid)
+            if self.compares_positions and len(student.shape) < 3:
+                raise ValueError(
+                    f"{type(self).__name__} compares the positions of a map or sequence, and the features "
+                    f"of shape {tuple(student.shape)} have none: name an earlier layer, or use Hint."
+                )
+            total = total + self.of_pair(i, teacher, student, sample_weight, valid)
+        return total
+
+    def connected(self, index: int, student, sample_weight, mask):
+        """Return the student's features of pair `index` as they are compared."""
+        return student
+
+    def of_pair(self, index: int, teacher, student, sample_weight, mask):
+        """Return the loss of one pair of features with the same positions, a scalar."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            "teacher_layer_name": self.teacher_layer_name,
+            "student_layer_name": self.student_layer_name,
+            "output": self.output_name,
+            "name": self.name,
+        }
+
+
+class LossWithWeights(FeatureLoss, keras.layers.Layer):
+    """Base of the feature losses with weights of their own, which are trained with the student.
+
+    They are layers too, so that every Keras model that holds them trains and saves them. The weights are made
+    when the shapes are known: by `Distiller` at once, else in the first `compute_loss`.
+    """
+
+    def __init__(self, teacher_layer_name=None, student_layer_name=None, output=None, name=None):
+        keras.layers.Layer.__init__(self, name=name, dtype="float32")
+        FeatureLoss.__init__(self, teacher_layer_name, student_layer_name, output, name)
+
+    def build(self, teacher_shapes, student_shapes):
+        """Make the weights for a list with the shape of each layer."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
+    ):
+        """As `FeatureLoss.compute_loss`; the first call makes the weights."""
+        if not self.built:
+            both = pairs(teacher_outputs, student_outputs)
+            self.build([tuple(t.shape) for t, _, _ in both], [tuple(s.shape) for _, s, _ in both])
+        return super().compute_loss(teacher_outputs, student_outputs, labels, sample_weight, mask)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return FeatureLoss.get_config(self)
+
+
+class ConnectedLoss(LossWithWeights):
+    """Base of the feature losses that compare channel by channel, with a connector where widths differ.
+
+    Args:
+        connector: "auto", None (the widths must be equal), a `keras.layers.Layer`, or a list with one of
+            these for each pair of layers; see `connectors`.
+        teacher_layer_name, student_layer_name, output, name: see `FeatureLoss`.
+
+    Attributes:
+        connectors: the layers in use, one for each pair, once they are made.
+    """
+
+    activation: Any = None
+
+    def __init__(
+        self,
+        teacher_layer_name=None,
+        student_layer_name=None,
+        connector="auto",
+        output=None,
+        name=None,
+    ):
+        super().__init__(teacher_layer_name, student_layer_name, output, name)
+        self.connector = connector
+        self.connectors: list[keras.layers.Layer] = []
+
+    def build(self, teacher_shapes, student_shapes):
+        """Make the connectors for a list with the shape of each layer."""
+        given = self.connector if isinstance(self.connector, list | tuple) else [self.connector]
+        if len(given) == 1 and not isinstance(given[0], keras.layers.Layer):
+            given = list(given) * len(student_shapes)
+        if len(given) != len(student_shapes):
+            raise ValueError(
+                f"{type(self).__name__} has {len(given)} connectors for {len(student_shapes)} pairs of "
+                "layers: pass a list with one for each, or 'auto'."
+            )
+        activations = self.activation
+        if not isinstance(activations, list | tuple):
+            activations = [activations] * len(student_shapes)
+        self.connectors = [
+            connect(one, tuple(teacher), tuple(student), activation)
+            for one, teacher, student, activation in zip(
+                given, teacher_shapes, student_shapes, activations, strict=True
+            )
+        ]
+
+    def connected(self, index, student, sample_weight, mask):
+        """Return the student's features after the connector; rows of weight 0 are not in its statistics."""
+        connector = self.connectors[index]
+        kept = _kept(student, sample_weight, mask)
+        if kept is not None and isinstance(connector, Connector):
+            return connector(student, training=True, mask=kept)
+        return connector(student, training=True)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        connector = keras.saving.serialize_keras_object(self.connector)
+        return {"connector": connector, **super().get_config()}
+
+
+def _kept(features, sample_weight, mask):
+    """`(batch, ...)`, True where there is something; None if everywhere."""
+    if sample_weight is None:
+        return mask
+    rows = of_examples(sample_weight, features) > 0
+    if mask is None:
+        return rows
+    return ops.logical_and(ops.cast(mask, "bool"), of_rank(len(mask.shape), rows))
+
+
+def mean_over_positions(values, sample_weight=None, mask=None):
+    """Return `Σ wᵢ·valueᵢ / B`, the mean of each example over its positions.
+
+    Args:
+        values: `(batch,)` or `(batch, positions...)`.
+        sample_weight: `(batch,)` or `(batch, positions...)`; of other positions than those of `values`, the
+            mean of each example.
+        mask: `(batch, positions...)`; the mean is then over the valid positions of the batch.
+    """
+    weight = sample_weight
+    if weight is not None:
+        weight = ops.cast(weight, "float32")
+        if tuple(weight.shape[1:]) not in ((), (1,), tuple(values.shape[1:])):
+            weight = of_examples(weight, values)
+    if mask is not None:
+        valid = ops.cast(mask, "float32")
+        share = ops.divide_no_nan(ops.cast(ops.size(valid), "float32"), ops.sum(valid))
+        values = values * of_rank(len(values.shape), valid) * share
+    return mean_over_examples(values, weight)

@@ -1,0 +1,188 @@
+"""Features, reviewed from the last stage to the first: ReviewKD.
+
+teacher = ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"]
+student = ["block_2_add", "block_5_add", "block_12_add", "out_relu"]
+kd.Distiller(teacher_model, student_model, **kd.losses.mix(ReviewKD(teacher, student)))
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.losses.base import mean_over_examples, of_rank
+from keras_distill.losses.feature_loss import LossWithWeights
+from keras_distill.losses.shapes import of_examples, pairs, pooled
+
+_LEVELS = (4, 2, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class ReviewKD(LossWithWeights):
+    """Knowledge review: each stage of the teacher is learned from this and all later stages of the student.
+
+    From the last stage to the first, the student's features are fused with what came of the later stages
+    (weighed by an attention map for each of the two), and a 3×3 convolution makes of it the teacher's
+    features of that stage. They are compared by `hierarchical_context`, and the stages are summed.
+
+    Args:
+        teacher_layer_name: layers at the ends of stages, from shallow to deep, two at least; or "auto".
+        student_layer_name: as many of the student.
+        mid: the width in which stages are fused; None for min(512, width of the student's last stage).
+        output, name: see `FeatureLoss`.
+
+    Attributes:
+        fusions: one `Fusion` for each stage, from shallow to deep.
+
+    Customary weights: 1 for the hard labels, 1 for this loss, with a linear warm-up of 20 epochs.
+    Source: Chen et al. 2021, arXiv 2104.09044, section 3.
+    """
+
+    def __init__(
+        self, teacher_layer_name=None, student_layer_name=None, mid=None, output=None, name=None
+    ):
+        super().__init__(teacher_layer_name, student_layer_name, output, name)
+        if mid is not None and (not isinstance(mid, int) or mid < 1):
+            raise ValueError(f"mid must be a whole number of at least 1 or None, got {mid!r}.")
+        self.mid = mid
+        self.fusions: list[Fusion] = []
+
+    def build(self, teacher_shapes, student_shapes):
+        """Make the fusions for a list with the shape of each stage."""
+        if len(student_shapes) < 2:
+            raise ValueError(
+                f"ReviewKD fuses stages and was given {len(student_shapes)}: name a list of at least two "
+                "layers of each network, from shallow to deep; or use Hint."
+            )
+        mid = self.mid or min(512, student_shapes[-1][-1])
+        rank = max(len(shape) for shape in (*student_shapes, *teacher_shapes)) - 2
+        fusions = [
+            Fusion(mid, teacher[-1], max(rank, 1), fuses=i < len(student_shapes) - 1)
+            for i, teacher in enumerate(teacher_shapes)
+        ]
+        for fusion, student in zip(fusions, student_shapes, strict=True):
+            fusion.build((None, *[None] * max(rank, 1), student[-1]))
+        self.fusions = fusions
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
+    ):
+        """Return the sum over the stages, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
+        stages = pairs(teacher_outputs, student_outputs, mask)
+        if not self.built:
+            self.build(
+                [tuple(t.shape) for t, _, _ in stages], [tuple(s.shape) for _, s, _ in stages]
+            )
+        rank = self.fusions[0].rank
+        deeper, total = None, 0.0
+        for fusion, (teacher, student, valid) in reversed(
+            list(zip(self.fusions, stages, strict=True))
+        ):
+            teacher, student = (_as_map(one, rank) for one in (teacher, student))
+            compared, deeper = fusion(
+                student, deeper, size=tuple(teacher.shape[1:-1]), training=True
+            )
+            if valid is not None:
+                there = of_rank(rank + 2, ops.cast(valid, "float32"))
+                teacher, compared = teacher * there, compared * there
+            values = hierarchical_context(teacher, compared)
+            total = total + mean_over_examples(values, of_examples(sample_weight, values))
+        return total
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {"mid": self.mid, **super().get_config()}
+
+
+class Fusion(keras.layers.Layer):
+    """Attention-based fusion of a stage of the student with what came of the later ones.
+
+    Args:
+        mid: the width in which it fuses.
+        width: the teacher's width.
+        rank: 1 for sequences, 2 for maps.
+        fuses: False for the last stage.
+    """
+
+    def __init__(self, mid: int, width: int, rank: int, fuses: bool):
+        super().__init__(dtype="float32")
+        convolution = getattr(keras.layers, f"Conv{rank}D")
+        normalization = keras.layers.BatchNormalization
+        self.mid, self.width, self.rank, self.fuses = mid, width, rank, fuses
+        self.narrow = convolution(mid, 1, use_bias=False, dtype="float32")
+        self.narrow_norm = normalization(epsilon=1e-5, dtype="float32")
+        self.attend = convolution(2, 1, activation="sigmoid", dtype="float32") if fuses else None
+        self.widen = convolution(width, 3, padding="same", use_bias=False, dtype="float32")
+        self.widen_norm = normalization(epsilon=1e-5, dtype="float32")
+
+    def build(self, student_shape):
+        """Make the weights."""
+        middle = (*student_shape[:-1], self.mid)
+        self.narrow.build(student_shape)
+        self.narrow_norm.build(middle)
+        if self.attend is not None:
+            self.attend.build((*student_shape[:-1], 2 * self.mid))
+        self.widen.build(middle)
+        self.widen_norm.build((*student_shape[:-1], self.width))
+
+    def call(self, student, deeper, size, training=None):
+        """Return what is compared with the teacher, of `size` positions, and what goes to the next stage."""
+        fused = self.narrow_norm(self.narrow(student), training=training)
+        if self.attend is not None:
+            deeper = nearest(deeper, student.shape[1:-1])
+            attention = self.attend(ops.concatenate([fused, deeper], axis=-1))
+            fused = fused * attention[..., :1] + deeper * attention[..., 1:]
+        compared = self.widen(nearest(fused, size))
+        return self.widen_norm(compared, training=training), fused
+
+
+def _as_map(features, rank: int):
+    """Flat features as a map of one position."""
+    for _ in range(rank + 2 - len(features.shape)):
+        features = ops.expand_dims(features, 1)
+    return features
+
+
+def nearest(features, size):
+    """Return features of other sizes by repeating (or leaving out) positions: position i·old // new.
+
+    Raises:
+        ValueError: a size is not known.
+    """
+    for axis, (old, new) in enumerate(zip(features.shape[1:-1], size, strict=True), start=1):
+        if old == new:
+            continue
+        if old is None or new is None:
+            raise ValueError(
+                f"ReviewKD resizes features of shape {tuple(features.shape)} to {tuple(size)} positions, and "
+                "a size is not known: give batches of a fixed size."
+            )
+        features = ops.take(features, np.arange(new) * old // new, axis=axis)
+    return features
+
+
+def hierarchical_context(teacher, student):
+    """Return the hierarchical context loss of each example: `(batch,)`.
+
+    The mean squared difference, of the maps and of the maps pooled to 4, 2 and 1 positions a side (those
+    smaller than the map), weighed 1, ½, ¼, ⅛, divided by the sum of the weights.
+
+    Args:
+        teacher: `(batch, positions..., channels)`.
+        student: the same shape.
+    """
+    teacher = ops.stop_gradient(teacher)
+    size = tuple(teacher.shape[1:-1])
+
+    def difference(a, b):
+        squares = ops.square(a - b)
+        return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
+
+    total, weight, weights = difference(student, teacher), 1.0, 1.0
+    for level in _LEVELS:
+        if None in size or level >= min(size, default=1):
+            continue
+        weight /= 2.0
+        smaller = (level,) * len(size)
+        total = total + weight * difference(pooled(student, smaller), pooled(teacher, smaller))
+        weights += weight
+    return total / weights

@@ -1,0 +1,106 @@
+"""Numbers that change while a student learns: a temperature, the weight of a loss.
+
+Wherever a loss takes a number, it also takes one of `keras.optimizers.schedules`, which counts steps, or one
+of these, which count epochs:
+
+    SoftTargets(temperature=schedules.ByEpoch(keras.optimizers.schedules.PolynomialDecay(8.0, 30, 1.0)))
+    kd.Distiller(..., distillation_loss_weights=[schedules.warm_up(20)])
+"""
+
+import contextlib
+import math
+import numbers
+from typing import Any
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class ByEpoch(LearningRateSchedule):
+    """A schedule of Keras's that is asked for the number of the epoch, from 0, instead of the step.
+
+    Args:
+        schedule: any of `keras.optimizers.schedules`.
+    """
+
+    def __init__(self, schedule: LearningRateSchedule):
+        if not isinstance(schedule, LearningRateSchedule):
+            raise ValueError(
+                f"ByEpoch takes one of keras.optimizers.schedules, got {type(schedule).__name__}."
+            )
+        self.schedule = schedule
+
+    def __call__(self, step):
+        """Return the value of the epoch that is running, whatever the step."""
+        return self.schedule(_now[-1][1])
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule)}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the schedule that `get_config` describes."""
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]))
+
+
+def warm_up(epochs: int, to: float = 1.0) -> ByEpoch:
+    """Return a weight that grows linearly: `to / epochs` in the first epoch, `to` from the `epochs`-th on.
+
+    DKD and ReviewKD use 20 epochs in their papers.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
+        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
+    rise = keras.optimizers.schedules.PolynomialDecay(to / epochs, max(epochs - 1, 1), to)
+    return ByEpoch(rise)
+
+
+# Step and epoch, for the schedules within; a stack, so that one distiller may train inside another.
+_now: list[tuple[Any, Any]] = [(0, 0)]
+
+
+@contextlib.contextmanager
+def at(step, epoch=0):
+    """Within this context, schedules give their values of `step` and `epoch` (numbers or scalar tensors).
+
+    `Distiller` opens it; a training loop of your own that uses schedules does likewise.
+    """
+    _now.append((step, epoch))
+    try:
+        yield
+    finally:
+        _now.pop()
+
+
+def value(number):
+    """Return `number`, or what it is at this step if it is a schedule."""
+    return number(_now[-1][0]) if isinstance(number, LearningRateSchedule) else number
+
+
+def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", above=False):
+    """Return `number` if it, or the first value of a schedule, is one from `lowest` to `highest`.
+
+    Args:
+        name: the argument's, for the sentence.
+        advice: the end of the sentence: a customary value.
+        above: whether `lowest` itself is too low.
+
+    Raises:
+        ValueError: it is not; the sentence says what it must be.
+    """
+    first = number
+    if isinstance(number, LearningRateSchedule):
+        first = float(keras.ops.convert_to_numpy(number(0)))
+    fits = isinstance(first, numbers.Real) and not isinstance(first, bool)
+    fits = fits and math.isfinite(first) and lowest <= first <= highest
+    if not fits or (above and first <= lowest):
+        what = "a positive number" if above else f"a number of at least {lowest:g}"
+        if highest < math.inf:
+            what = f"{'a positive' if lowest > 0 else 'a'} number, {lowest:g} to {highest:g}"
+        start = "" if first is number else f", and its schedule starts with {first!r}"
+        got = repr(number) if first is number else type(number).__name__
+        raise ValueError(
+            f"{name} must be {what}, got {got}{start}{'; ' if advice else ''}{advice}."
+        )
+    return number if first is not number else float(number)
