@@ -45,7 +45,7 @@ def kl(p, q):
     return np.sum(p * (np.log(p) - np.log(q)))
 
 
-def soft_targets(teacher, student, temperature, weights=None):
+def soft_targets(teacher, student, temperature=4.0, weights=None):
     """Hinton, Vinyals, Dean 2015: T² · mean_i Σ_c p log(p / q)."""
     p = softmax(of_positions(teacher) / temperature)
     q = softmax(of_positions(student) / temperature)
