@@ -388,7 +388,7 @@ def test_config_round_trip_of_a_layer(name):
 def test_the_same_value_again(rng, case):
     teacher, student, labels = inputs(rng, case.inputs)
     loss = case.make()
-    values = {float(loss.compute_loss(teacher, student, labels=labels)) for _ in range(3)}
+    values = {float(loss.compute_loss(teacher, student, labels=labels)) for _ in range(2)}
     assert len(values) == 1
 
 
@@ -404,17 +404,16 @@ def test_batches_of_any_size_in_a_graph(rng, case):
     signature = [of_shapes(specs, shapes) for shapes in INPUTS[case.inputs]]
     signature += [tf.TensorSpec((None, *labels.shape[1:]), "int64"), specs(())]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def graph(teacher, student, labels, weights):
         return loss.compute_loss(teacher, student, labels=labels, sample_weight=weights)
 
-    for batch in (1, 6):
-        given = inputs(rng, case.inputs, batch=batch)
-        weights = np.arange(1, batch + 1, dtype="float32")
-        teacher, student, labels = given
-        expected = loss.compute_loss(teacher, student, labels=labels, sample_weight=weights)
-        given = tree.map_structure(tf.constant, given)
-        assert float(graph(*given, weights)) == pytest.approx(float(expected), rel=1e-5, abs=1e-7)
+    given = inputs(rng, case.inputs, batch=6)
+    teacher, student, labels = given
+    weights = np.arange(1, 7, dtype="float32")
+    expected = loss.compute_loss(teacher, student, labels=labels, sample_weight=weights)
+    value = graph(*tree.map_structure(tf.constant, given), weights)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5, abs=1e-7)
 
 
 # The plain functions, of teacher, student and labels.
