@@ -5,6 +5,7 @@ import numbers
 import warnings
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 
 def share(student_loss_weight) -> float:
@@ -35,9 +36,12 @@ def loss_weights(weights, count: int) -> list[float]:
             f"distillation_losses ({count})"
         )
     for weight in weights:
+        if isinstance(weight, LearningRateSchedule):
+            continue
         if not _is_number(weight) or not math.isfinite(weight) or weight < 0:
             raise ValueError(
-                f"distillation_loss_weights must be finite numbers of at least 0, got {weight!r}."
+                "distillation_loss_weights must be finite numbers of at least 0, or schedules, got "
+                f"{weight!r}."
             )
     return list(weights)
 

@@ -12,12 +12,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import checks, hard_loss, losses, soft_loss, train_step
-from keras_distill.losses.base import snake_case
-from keras_distill.losses.response import LogitLoss
+from keras_distill import balancing, checks, epoch, hard_loss, losses, schedules, train_step
+from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.network import Answer, Network
 from keras_distill.ranges import InputRanges
-from keras_distill.teachers import ModelTeacher, Teacher, as_teacher
+from keras_distill.soft_loss import Batch
+from keras_distill.soft_terms import SoftTerms
+from keras_distill.teachers import ModelTeacher, NoTeacher, Teacher, as_teacher
 from keras_distill.training import DistillationModel
 
 _RANGES = "input_ranges"
@@ -32,17 +33,22 @@ class Distiller(DistillationModel):
     in a step, whatever the number of losses.
 
     Args:
-        teacher: a trained `keras.Model` (it is frozen), or one of `keras_distill.teachers`.
+        teacher: a trained `keras.Model` (it is frozen), or one of `keras_distill.teachers`; None where no
+            loss reads one (`losses.VirtualTeacher`).
         student: the `keras.Model` to train.
         distillation_losses: one of `keras_distill.losses` (or `keras.distillation`), its name, or a list.
-        distillation_loss_weights: the wᵢ, each ≥ 0; None for 1. 1000 is usual for some losses, see
-            `losses.mix`.
+        distillation_loss_weights: the wᵢ, each a number ≥ 0 or a schedule (`schedules.warm_up(20)`); None
+            for 1. 1000 is usual for some losses, see `losses.mix`.
         student_loss_weight: s, from 0 (no labels needed) to 1 (the teacher is not asked).
         teacher_inputs: None, a key into the batch, or a callable from the batch to the teacher's inputs.
         student_inputs: the same for the student.
         teacher_activation: what the teacher's outputs are: "linear" (logits), "softmax", "sigmoid", or "auto"
             to look at its last layer; for several outputs also a structure of these.
         student_activation: the same for the student.
+        example_weighting: None, or by what the soft losses weigh examples: "confidence", "margin",
+            "true_label", or a function of (teacher_logits, labels); see `example_weighting`.
+        loss_balancing: None, or "uncertainty" for weights of the losses that are learned, starting from the
+            given ones; see `balancing`.
         name: the model's name.
         **kwargs: as for `keras.Model`.
 
@@ -65,6 +71,8 @@ class Distiller(DistillationModel):
         student_inputs=None,
         teacher_activation="auto",
         student_activation="auto",
+        example_weighting=None,
+        loss_balancing=None,
         name="distiller",
         **kwargs,
     ):
@@ -74,31 +82,29 @@ class Distiller(DistillationModel):
         kwargs.setdefault("dtype", student.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
         self.student_loss_weight = checks.share(student_loss_weight)
-        if distillation_losses is None:
-            raise ValueError(
-                "'distillation_losses' cannot be `None`. Provide a loss (e.g. keras_distill.losses."
-                "SoftTargets()), its name, or a list of losses."
-            )
-        if not isinstance(distillation_losses, list | tuple):
-            distillation_losses = [distillation_losses]
-            if distillation_loss_weights is not None and not isinstance(
-                distillation_loss_weights, list | tuple
-            ):
-                distillation_loss_weights = [distillation_loss_weights]
-        self.distillation_losses = [losses.get(loss) for loss in distillation_losses]
-        self.distillation_loss_weights = checks.loss_weights(
-            distillation_loss_weights, len(self.distillation_losses)
+        terms = SoftTerms(
+            distillation_losses, distillation_loss_weights, teacher, student, example_weighting
         )
+        self._terms = terms
+        # For Keras to find what is in them: weights, and metrics.
+        self.distillation_losses = terms.losses
+        self.distillation_loss_trackers = terms.trackers
+        self.loss_balancing = balancing.get(loss_balancing)
+        if self.loss_balancing is not None and not self.loss_balancing.built:
+            self.loss_balancing.build(1 + len(terms.losses))
         # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
-        self._teacher: Teacher = as_teacher(
-            teacher, teacher_inputs, teacher_activation, self._layers_of("teacher_layer_name")
+        self._teacher: Teacher = (
+            NoTeacher()
+            if teacher is None and not terms.need_teacher
+            else as_teacher(teacher, teacher_inputs, teacher_activation, terms.layers_of("teacher"))
         )
         self.student = student
         self.student_inputs = student_inputs  # a layer with weights is trained and saved here
         self._network = Network(
-            student, student_inputs, student_activation, self._layers_of("student_layer_name")
+            student, student_inputs, student_activation, terms.layers_of("student")
         )
         self._check_models()
+        self._build_losses(self._teacher.spec(), self._network.spec())
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
         self._hard_loss: Any = None
@@ -108,15 +114,6 @@ class Distiller(DistillationModel):
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
-        self.distillation_loss_trackers = [
-            keras.metrics.Mean(name=unique)
-            for unique in checks.metric_names(
-                [
-                    getattr(loss, "name", None) or snake_case(type(loss).__name__)
-                    for loss in self.distillation_losses
-                ]
-            )
-        ]
         self.built = student.built
 
     # What it is made of
@@ -124,7 +121,14 @@ class Distiller(DistillationModel):
     @property
     def teacher(self):
         """The teacher as it was given."""
+        if isinstance(self._teacher, NoTeacher):
+            return None
         return self._teacher.model if isinstance(self._teacher, ModelTeacher) else self._teacher
+
+    @property
+    def distillation_loss_weights(self):
+        """The weights wᵢ, numbers or schedules."""
+        return list(self._terms.weights)
 
     @property
     def output_names(self):
@@ -139,10 +143,6 @@ class Distiller(DistillationModel):
     def __dir__(self):
         # Keras saves whatever it finds by `dir`; the teacher belongs to `save_assets` alone.
         return [name for name in super().__dir__() if name != "teacher"]
-
-    def _layers_of(self, attribute: str) -> list[str]:
-        names = (getattr(loss, attribute, None) for loss in self.distillation_losses)
-        return [name for name in keras.tree.flatten(list(names)) if name is not None]
 
     def _check_models(self) -> None:
         for loss in self.distillation_losses:
@@ -163,6 +163,11 @@ class Distiller(DistillationModel):
                 checks.same_order(teacher, self.student)
             if not isinstance(loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
+
+    def _build_losses(self, targets: Answer | None, answer: Answer | None) -> None:
+        """Make the weights of losses that have some, where the shapes are known."""
+        if targets is not None and answer is not None:
+            self._terms.build(targets, answer, self.student, self._teacher.find_layer)
 
     # Compile
 
@@ -251,7 +256,9 @@ class Distiller(DistillationModel):
 
     def targets(self, x) -> Answer | None:
         """Return the teacher's answer, or None where it does not count."""
-        return self._teacher.targets(x) if self.student_loss_weight < 1 else None
+        if self.student_loss_weight == 1:
+            return None
+        return self._teacher.targets(x) if self._terms.need_teacher else NoTeacher().targets(x)
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
@@ -268,22 +275,26 @@ class Distiller(DistillationModel):
 
     def mix(self, x, y, sample_weight, answer: Answer, targets: Answer | None):
         """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
+        steps = self.optimizer.iterations if self.compiled else 0
+        with schedules.at(steps, epoch.variable()):
+            return self._mix(Batch(x, y, sample_weight), answer, targets)
+
+    def _mix(self, batch: Batch, answer: Answer, targets: Answer | None):
+        x, y, sample_weight = batch.x, batch.labels, batch.sample_weight
         rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
         share = self.student_loss_weight
         # Where the labels do not count they may be anything: −1 is a usual mark of "none".
         student_loss = self._student_loss(y, answer.outputs, sample_weight) if share > 0 else 0.0
-        distillation_loss = 0.0
+        soft: list = []
         if targets is not None:
-            for loss, weight, tracker in zip(
-                self.distillation_losses,
-                self.distillation_loss_weights,
-                self.distillation_loss_trackers,
-                strict=True,
-            ):
-                value = soft_loss.value(loss, targets, answer, y, sample_weight, self._hard_loss)
-                tracker.update_state(value, sample_weight=rows)
-                distillation_loss = distillation_loss + weight * value
-        total = share * student_loss + (1.0 - share) * distillation_loss + self._regularization()
+            soft = self._terms.values(batch, targets, answer, self._hard_loss, rows)
+        distillation_loss = sum(soft, 0.0)
+        if self.loss_balancing is None or not soft:
+            total = share * student_loss + (1.0 - share) * distillation_loss
+        else:
+            parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
+            total = self.loss_balancing.total(parts)
+        total = total + self._regularization()
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)
         if self.compiled:
@@ -319,17 +330,18 @@ class Distiller(DistillationModel):
         return {name: value for name, value in logs.items() if name not in soft}
 
     def wants_batch(self) -> bool:
-        """Whether a network ends in a way that is not known."""
-        return (
-            self.compiled and not self._checked and (self._asks_teacher() or self._asks_student())
-        )
+        """Whether a network ends in a way that is not known, or a loss waits for the shapes of features."""
+        asks = self._asks_teacher() or self._asks_student() or not self._terms.built
+        return self.compiled and not self._checked and asks
 
     def look(self, x) -> None:
-        """Refuse what looks like probabilities where logits are assumed."""
+        """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""
         if self._asks_teacher():
             self._teacher.check_looks(x)
         if self._asks_student():
             self._network.check_looks(self(x, training=False))
+        if not self._terms.built:
+            self._build_losses(self.targets(x), self._network(x, training=False))
         self._checked = True
 
     def output_spec(self):
@@ -387,6 +399,19 @@ class Distiller(DistillationModel):
         self.before_epoch()
         return super().train_on_batch(x, *args, **kwargs)
 
+    def summary(self, line_length=None, print_fn=None, **kwargs):
+        """Print which layer of the teacher teaches which of the student, through what, with what weight.
+
+        Args:
+            line_length: of the table, in characters.
+            print_fn: called with the text; None to print it.
+            **kwargs: those of `keras.Model.summary` are accepted; `student.summary()` shows the student.
+        """
+        from keras_distill import overview  # for its tables, of rich
+
+        text = overview.text(self, self._teacher.spec(), self._network.spec(), line_length)
+        (print_fn or print)(text)
+
     def export(self, filepath, *args, **kwargs):
         """Export the student, as `keras.Model.export`."""
         return self.student.export(filepath, *args, **kwargs)
@@ -410,7 +435,7 @@ class Distiller(DistillationModel):
 
     def _regularization(self):
         """The student's regularisation and added losses, and those of losses that are layers."""
-        layers = [self.student, *self.distillation_losses]
+        layers = [self.student, *self._terms.losses]
         terms = [term for layer in layers for term in getattr(layer, "losses", [])]
         return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
 
@@ -429,13 +454,15 @@ class Distiller(DistillationModel):
             **super().get_config(),
             "teacher": serialize(self.teacher),
             "student": serialize(self.student),
-            "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
-            "distillation_loss_weights": list(self.distillation_loss_weights),
+            "distillation_losses": [serialize(loss) for loss in self._terms.losses],
+            "distillation_loss_weights": [serialize(weight) for weight in self._terms.weights],
             "student_loss_weight": self.student_loss_weight,
             "teacher_inputs": serialize(teacher.inputs) if teacher else None,
             "student_inputs": serialize(network.inputs),
             "teacher_activation": teacher.activation if teacher else "auto",
             "student_activation": network.activation,
+            "example_weighting": serialize(self._terms.weighting),
+            "loss_balancing": serialize(self.loss_balancing),
         }
 
     @classmethod
@@ -443,11 +470,12 @@ class Distiller(DistillationModel):
         """Return the distiller that `get_config` describes."""
         config = dict(config)
         deserialize = keras.saving.deserialize_keras_object
-        for key in ("teacher", "student", "teacher_inputs", "student_inputs"):
+        for key in ("teacher", "student", "teacher_inputs", "student_inputs", "loss_balancing"):
             config[key] = deserialize(config[key])
-        config["distillation_losses"] = [
-            deserialize(loss) for loss in config["distillation_losses"]
-        ]
+        if isinstance(config["example_weighting"], dict):  # a function, not the name of a rule
+            config["example_weighting"] = deserialize(config["example_weighting"])
+        for key in ("distillation_losses", "distillation_loss_weights"):
+            config[key] = [deserialize(one) for one in config[key]]
         return cls(**config)
 
     def get_build_config(self):

@@ -1,8 +1,10 @@
 """The soft loss: what one distillation loss reads of the two networks' answers, and its value.
 
-value = soft_loss.value(loss, targets, answer, labels, sample_weight, student.output_names, hard_losses)
+batch = soft_loss.Batch(x, labels, sample_weight)
+value = soft_loss.value(loss, batch, targets, answer, hard_losses)
 """
 
+import dataclasses
 import inspect
 import warnings
 from typing import Any
@@ -10,22 +12,31 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import hard_loss
+from keras_distill import example_weighting, hard_loss
 from keras_distill.losses.base import of_rank
-from keras_distill.losses.response import LogitLoss
-from keras_distill.network import Answer
+from keras_distill.losses.logit_loss import LogitLoss
+from keras_distill.network import Answer, select
 
 
-def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_losses):
+@dataclasses.dataclass
+class Batch:
+    """What `fit` gives in a step: inputs, hard labels or None, weights of examples or None."""
+
+    x: Any
+    labels: Any = None
+    sample_weight: Any = None
+
+
+def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None, weighting=None):
     """Return the value of `loss` for a batch: a float32 scalar, not yet weighted.
 
     Args:
         loss: a `keras.distillation.DistillationLoss`, Keras's or ours.
+        batch: inputs, labels and weights.
         targets: the teacher's answer.
         answer: the student's.
-        labels: the hard labels, or None.
-        sample_weight: as in `fit`, or None.
         hard_losses: the resolved losses of `compile`, to know which outputs are yes-or-no questions.
+        weighting: a rule of `example_weighting`, or None.
 
     Raises:
         ValueError: an output that does not exist, or a loss that returns more than one number.
@@ -35,28 +46,35 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_los
     def of_student(structure, what="student"):
         return pick_output(structure, output, answer.names, what)
 
-    logits = isinstance(loss, LogitLoss)
-    teacher = _read(loss, "teacher", targets, logits)
-    student = _read(loss, "student", answer, logits)
+    teacher, student = read(loss, targets, answer)
     loss.validate_outputs(teacher, student)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
-    if logits:
-        ends = (
-            of_student(answer.activations),
-            pick_output(targets.activations, output, targets.names, "teacher"),
-        )
-        arguments["activation"] = _kinds(
-            student, *ends, _hard_loss_of(hard_losses, output, answer.names)
-        )
+    labels = None if batch.labels is None else of_student(batch.labels, "labels")
+    hard = _hard_loss_of(hard_losses, output, answer.names)
+    if isinstance(loss, LogitLoss):
+        ends = [of_student(answer.activations)]
+        if loss.needs_teacher:
+            ends.append(pick_output(targets.activations, output, targets.names, "teacher"))
+        arguments["activation"] = _kinds(student, ends, hard)
     if "labels" in takes:
-        arguments["labels"] = None if labels is None else of_student(labels, "labels")
+        arguments["labels"] = labels
+    sample_weight = _own(loss, batch.sample_weight, of_student)
+    if weighting is not None:
+        trust = _trust(loss, weighting, targets, labels, hard)
+        sample_weight = _product(sample_weight, trust)
+    if "mask" in takes:
+        arguments["mask"] = _masks(loss, answer)
+    elif "sample_weight" in takes and not getattr(loss, "student_layer_name", None):
+        sample_weight = example_weights(of_student(answer.outputs), sample_weight)
+    if "indices" in takes and loss.bank_size:
+        arguments["indices"] = select(batch.x, loss.index, "index")
     if "sample_weight" in takes:
-        arguments["sample_weight"] = _weights(loss, answer, sample_weight, of_student)
+        arguments["sample_weight"] = sample_weight
     elif sample_weight is not None:
         warnings.warn(
-            f"{type(loss).__name__} gives one number for a batch, so sample_weight and class_weight do not "
-            "reach it; the losses of keras_distill.losses take them.",
+            f"{type(loss).__name__} gives one number for a batch, so sample_weight, class_weight and "
+            "example_weighting do not reach it; the losses of keras_distill.losses take them.",
             stacklevel=2,
         )
     result = loss.compute_loss(teacher, student, **arguments)
@@ -68,17 +86,25 @@ def value(loss, targets: Answer, answer: Answer, labels, sample_weight, hard_los
     return ops.cast(result, "float32")
 
 
-def _read(loss, whose: str, answer: Answer, logits: bool):
-    """What `loss` looks at: an inner layer, several of them, logits, or outputs; all in float32."""
+def read(loss, targets: Answer, answer: Answer):
+    """Return what `loss` looks at of teacher and student: inner layers, logits, or outputs; in float32."""
+    teacher = _read(loss, "teacher", targets) if getattr(loss, "needs_teacher", True) else None
+    return teacher, _read(loss, "student", answer)
+
+
+def _read(loss, whose: str, answer: Answer):
+    read = _raw(loss, whose, answer)
+    return keras.tree.map_structure(_float32, read)
+
+
+def _raw(loss, whose: str, answer: Answer):
     layers = getattr(loss, f"{whose}_layer_name", None)
     if isinstance(layers, list | tuple):
-        read: Any = [answer.inner[layer] for layer in layers]
-    elif layers:
-        read = answer.inner[layers]
-    else:
-        outputs = answer.logits if logits else answer.outputs
-        read = pick_output(outputs, getattr(loss, "output_name", None), answer.names, whose)
-    return keras.tree.map_structure(_float32, read)
+        return [answer.inner[layer] for layer in layers]
+    if layers:
+        return answer.inner[layers]
+    outputs = answer.logits if getattr(loss, "reads", "outputs") == "logits" else answer.outputs
+    return pick_output(outputs, getattr(loss, "output_name", None), answer.names, whose)
 
 
 def _float32(tensor):
@@ -86,18 +112,66 @@ def _float32(tensor):
     return ops.cast(tensor, "float32") if half else tensor
 
 
-def _weights(loss, answer: Answer, sample_weight, of_student):
-    """The weights of examples: with the mask of the outputs where the loss reads outputs."""
-    if sample_weight is not None and keras.tree.is_nested(sample_weight):
-        sample_weight = of_student(sample_weight, "sample_weight")
-        if getattr(loss, "student_layer_name", None) and keras.tree.is_nested(sample_weight):
-            raise ValueError(
-                f"{type(loss).__name__} reads inner layers, and sample_weight has one for each output: "
-                "pass output= to say whose weights it takes."
-            )
-    if getattr(loss, "student_layer_name", None):
+def _masks(loss, answer: Answer):
+    """The masks that the student's layers pass on, for each layer that is read; None if there are none."""
+    layers = getattr(loss, "student_layer_name", None)
+    outputs = _raw(loss, "student", answer) if layers else answer.outputs
+    if not layers:
+        outputs = pick_output(outputs, loss.output_name, answer.names, "student")
+    # A tensor's mask has no public name in Keras 3.
+    masks = [getattr(one, "_keras_mask", None) for one in keras.tree.flatten(outputs)]
+    return None if all(mask is None for mask in masks) else masks
+
+
+def _own(loss, sample_weight, of_student):
+    """The sample weights of the outputs that the loss is about."""
+    if sample_weight is None or not keras.tree.is_nested(sample_weight):
         return sample_weight
-    return example_weights(of_student(answer.outputs), sample_weight)
+    sample_weight = of_student(sample_weight, "sample_weight")
+    if getattr(loss, "student_layer_name", None) and keras.tree.is_nested(sample_weight):
+        raise ValueError(
+            f"{type(loss).__name__} reads inner layers, and sample_weight has one for each output: "
+            "pass output= to say whose weights it takes."
+        )
+    return sample_weight
+
+
+def _trust(loss, rule, targets: Answer, labels, hard):
+    """The weights by `example_weighting` for each output that the loss is about."""
+    output = getattr(loss, "output_name", None)
+    logits, ends = (
+        pick_output(one, output, targets.names, "teacher")
+        for one in (targets.logits, targets.activations)
+    )
+    flat, kinds = keras.tree.flatten(logits), keras.tree.flatten(_kinds(logits, [ends], hard))
+    columns = getattr(loss, "class_indices", None)
+    if columns is not None:
+        flat = [ops.take(one, columns, axis=-1) for one in flat]
+    labels = [None] * len(flat) if labels is None else keras.tree.flatten(labels)
+    if getattr(loss, "student_layer_name", None) and len(flat) > 1:
+        raise ValueError(
+            f"{type(loss).__name__} reads inner layers, and the teacher has {len(flat)} outputs: pass "
+            "output= to say by which of them example_weighting= goes."
+        )
+    found = [example_weighting.weights(rule, *one) for one in zip(flat, labels, kinds, strict=True)]
+    return found[0] if len(found) == 1 else found
+
+
+def _product(first, second):
+    """The product of two weights, or lists of weights, of which the first may be None."""
+    if first is None:
+        return second
+    firsts, seconds = keras.tree.flatten(first), keras.tree.flatten(second)
+    if len(firsts) == 1:
+        firsts = firsts * len(seconds)
+    products = []
+    for a, b in zip(firsts, seconds, strict=True):
+        a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
+        rank = max(len(a.shape), len(b.shape))
+        if tuple(a.shape[1:]) == (1,) and len(b.shape) == 1:
+            rank = 1
+        products.append(of_rank(rank, a) * of_rank(rank, b))
+    return products[0] if len(products) == 1 else products
 
 
 def pick_output(structure, output, names, whose: str):
@@ -126,7 +200,7 @@ def _hard_loss_of(hard_losses, output, names):
         return None
 
 
-def _kinds(logits, student, teacher, hard_losses):
+def _kinds(logits, ends, hard_losses):
     """For each output: do its logits belong to one softmax, or each to a sigmoid of its own?"""
     flat = keras.tree.flatten(logits)
     if isinstance(hard_losses, dict) and isinstance(logits, dict):
@@ -135,7 +209,7 @@ def _kinds(logits, student, teacher, hard_losses):
         hard = keras.tree.flatten(hard_losses)
     if len(hard) != len(flat):
         hard = [hard[0] if len(hard) == 1 else None] * len(flat)
-    pairs = zip(keras.tree.flatten(student), keras.tree.flatten(teacher), strict=True)
+    pairs = zip(*(keras.tree.flatten(end) for end in ends), strict=True)
     kinds = [
         "sigmoid"
         if "sigmoid" in pair or logit.shape[-1] == 1 or hard_loss.is_binary(loss)

@@ -44,6 +44,12 @@ class Teacher:
         """Return what the teacher answers to the batch `x`; never called inside the gradient."""
         raise NotImplementedError
 
+    def spec(self) -> Answer | None:
+        """Return the answer to any batch as `keras.KerasTensor`s, or None where it is not known."""
+
+    def find_layer(self, name: str) -> Any:
+        """Return the inner layer of this name, or None."""
+
     @property
     def folding_pays(self) -> bool:
         """Whether `fold` makes a training faster."""
@@ -93,6 +99,18 @@ class Teacher:
         return cls(**config)
 
 
+class NoTeacher(Teacher):
+    """Nobody: for losses that read no teacher, such as `losses.VirtualTeacher`."""
+
+    def targets(self, x) -> Answer:
+        """Return an answer without anything in it."""
+        return Answer(None, None, None)
+
+    def spec(self) -> Answer:
+        """Return the same."""
+        return self.targets(None)
+
+
 class ModelTeacher(Teacher):
     """A trained Keras model that teaches; the Distiller makes one of the model that it is given.
 
@@ -121,6 +139,14 @@ class ModelTeacher(Teacher):
         if self._folded is None:
             return self.network(x, training=False)
         return self._folded.answer(self.network.select(x))
+
+    def spec(self) -> Answer | None:
+        """Return the model's symbolic answer."""
+        return self.network.spec()
+
+    def find_layer(self, name: str) -> Any:
+        """Return the model's inner layer of this name."""
+        return self.network.layer(name)
 
     @property
     def folding_pays(self) -> bool:

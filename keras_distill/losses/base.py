@@ -108,6 +108,21 @@ def mean_over_examples(values, sample_weight=None):
     return ops.divide_no_nan(ops.sum(values), ops.cast(ops.size(values), values.dtype))
 
 
+def where_counted(tensor, weight):
+    """Return `tensor` with 0 wherever `weight` is 0: there may be anything, NaN even, and 0·NaN is NaN.
+
+    Args:
+        tensor: `(batch, ...)`.
+        weight: `(batch,)` or `(batch, positions...)`, of other positions perhaps, or None.
+    """
+    if weight is None:
+        return tensor
+    positions = tuple(weight.shape[1:])
+    if positions != tuple(tensor.shape[1 : 1 + len(positions)]) and len(positions) > 0:
+        weight = ops.any(weight != 0, axis=tuple(range(1, len(weight.shape))))
+    return ops.where(of_rank(len(tensor.shape), weight) != 0, tensor, ops.zeros_like(tensor))
+
+
 def of_rank(rank: int, weight):
     """Return `weight` with axes of length 1 added or taken away at its end, until it has `rank` of them."""
     while len(weight.shape) > rank:

@@ -48,6 +48,7 @@ class ContrastiveDistillation(LossWithWeights):
     """
 
     customary_weights = (1.0, 0.8)
+    reads_one_layer = True
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class ContrastiveDistillation(LossWithWeights):
         Raises:
             ValueError: several layers, or no indices for the bank.
         """
-        layers = pairs(teacher_outputs, student_outputs, mask)
+        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         if not self.built:
             self.build(
                 [tuple(t.shape) for t, _, _ in layers], [tuple(s.shape) for _, s, _ in layers]
@@ -230,11 +231,12 @@ def _averaged(features, mask):
 
 
 def _classes(labels):
-    """Integer labels `(batch,)`; None where there are none, or one for each class or position."""
+    """Integer labels `(batch,)`, of one-hot ones too; None where there are none, or one for each position."""
     if labels is None or keras.tree.is_nested(labels):
         return None
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
-    integers = "int" in keras.backend.standardize_dtype(labels.dtype)
-    return labels if integers and len(labels.shape) == 1 else None
+    if "float" in keras.backend.standardize_dtype(labels.dtype):
+        labels = ops.argmax(labels, axis=-1) if len(labels.shape) > 1 else ops.cast(labels, "int32")
+    return labels if len(labels.shape) == 1 else None

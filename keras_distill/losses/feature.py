@@ -16,7 +16,7 @@ from keras_distill import schedules
 from keras_distill.losses.base import mean_over_examples
 from keras_distill.losses.feature_loss import ConnectedLoss, FeatureLoss, mean_over_positions
 from keras_distill.losses.response import checked_temperature, divergences
-from keras_distill.losses.shapes import normalized, of_examples, sequences
+from keras_distill.losses.shapes import normalized, of_examples, same_positions, sequences
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -75,9 +75,10 @@ def hint(teacher, student):
 
     Args:
         teacher: `(batch, positions..., channels)`.
-        student: the same shape, behind the connector.
+        student: the same but for the number of positions, behind the connector.
     """
-    return ops.mean(ops.square(student - ops.stop_gradient(teacher)), axis=-1)
+    teacher, student = same_positions(ops.stop_gradient(teacher), student)
+    return ops.mean(ops.square(student - teacher), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -104,10 +105,10 @@ def cosine_features(teacher, student):
 
     Args:
         teacher: `(batch, positions..., channels)`.
-        student: the same shape.
+        student: the same but for the number of positions.
     """
-    teacher, student = normalized(ops.stop_gradient(teacher)), normalized(student)
-    cosine = ops.sum(teacher * student, axis=-1)
+    teacher, student = same_positions(ops.stop_gradient(teacher), student)
+    cosine = ops.sum(normalized(teacher) * normalized(student), axis=-1)
     none = ops.logical_not(ops.any(ops.logical_or(teacher != 0, student != 0), axis=-1))
     return ops.where(none, 0.0, ops.maximum(1.0 - cosine, 0.0))
 
@@ -156,6 +157,7 @@ def attention_transfer(teacher, student, p=2.0, mask=None):
         p: the power.
         mask: `(batch, positions...)`, or None.
     """
+    teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
     valid = _valid(mask)
 
     def attention(features):
@@ -163,7 +165,7 @@ def attention_transfer(teacher, student, p=2.0, mask=None):
         values = ops.mean(sequences(powers), axis=-1)
         return normalized(values if valid is None else values * valid)
 
-    difference = attention(student) - attention(ops.stop_gradient(teacher))
+    difference = attention(student) - attention(teacher)
     return _mean(ops.square(difference), valid)
 
 
@@ -212,13 +214,14 @@ def neuron_selectivity(teacher, student, mask=None):
         student: the same but for the number of channels.
         mask: `(batch, positions...)`, or None.
     """
+    teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
     valid = _valid(mask)
 
     def channels(features):
         values = sequences(features)
         return normalized(values if valid is None else values * valid[..., None], axis=1)
 
-    teacher, student = channels(ops.stop_gradient(teacher)), channels(student)
+    teacher, student = channels(teacher), channels(student)
 
     def kernel(a, b):
         products = ops.matmul(ops.transpose(a, (0, 2, 1)), b)
@@ -276,10 +279,11 @@ def channel_wise(teacher, student, temperature=4.0, mask=None):
 
     Args:
         teacher: `(batch, positions..., channels)`.
-        student: the same shape.
+        student: the same but for the number of positions.
         temperature: T > 0.
         mask: `(batch, positions...)`, or None.
     """
+    teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
     valid = _valid(mask)
 
     def log_shares(features):
@@ -288,7 +292,7 @@ def channel_wise(teacher, student, temperature=4.0, mask=None):
             values = ops.where(valid[..., None] > 0, values, -1e30)
         return ops.log_softmax(values, axis=1)
 
-    divergence = divergences(log_shares(ops.stop_gradient(teacher)), log_shares(student))
+    divergence = divergences(log_shares(teacher), log_shares(student))
     if valid is not None:  # of an example without any valid position
         divergence = divergence * valid[..., None]
     return temperature**2 * ops.mean(ops.sum(divergence, axis=1), axis=-1)

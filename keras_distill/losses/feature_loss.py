@@ -29,6 +29,8 @@ class FeatureLoss(DistillationLoss):
     reads = "logits"
     # Whether it compares the positions of an example with each other, so that flat features tell nothing.
     compares_positions = False
+    # Whether "auto" means the last pair of layers alone.
+    reads_one_layer = False
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None, output=None, name=None):
         if teacher_layer_name == "auto":
@@ -50,10 +52,11 @@ class FeatureLoss(DistillationLoss):
         Raises:
             ValueError: features that cannot be compared; the sentence names both shapes.
         """
+        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         total = 0.0
-        for i, (teacher, student, valid) in enumerate(
-            pairs(teacher_outputs, student_outputs, mask)
-        ):
+        for i, (teacher, student, valid) in enumerate(layers):
+            if self.pools_before(i):
+                teacher, student = same_positions(teacher, student, valid)
             student = self.connected(i, student, sample_weight, valid)
             teacher, student = same_positions(teacher, student, valid)
             if self.compares_positions and len(student.shape) < 3:
@@ -63,6 +66,10 @@ class FeatureLoss(DistillationLoss):
                 )
             total = total + self.of_pair(i, teacher, student, sample_weight, valid)
         return total
+
+    def pools_before(self, index: int) -> bool:
+        """Whether features of pair `index` are brought to the same positions before `connected`."""
+        return True
 
     def connected(self, index: int, student, sample_weight, mask):
         """Return the student's features of pair `index` as they are compared."""
@@ -156,6 +163,10 @@ class ConnectedLoss(LossWithWeights):
                 given, teacher_shapes, student_shapes, activations, strict=True
             )
         ]
+
+    def pools_before(self, index):
+        """Not before a connector of the user's, which may change the number of positions itself."""
+        return isinstance(self.connectors[index], Connector | keras.layers.Identity)
 
     def connected(self, index, student, sample_weight, mask):
         """Return the student's features after the connector; rows of weight 0 are not in its statistics."""

@@ -36,7 +36,7 @@ class FSP(ConnectedLoss):
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """Return the sum over the neighbours, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
-        layers = pairs(teacher_outputs, student_outputs, mask)
+        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         if len(layers) < 2:
             raise ValueError(
                 f"FSP compares how layers go together and was given {len(layers)}: name a list of at least "

@@ -8,7 +8,7 @@ class Absolute(LogitLoss):
 import keras
 from keras import ops
 
-from keras_distill.losses.base import DistillationLoss, frozen, mean_over_examples
+from keras_distill.losses.base import DistillationLoss, frozen, mean_over_examples, where_counted
 
 
 class LogitLoss(DistillationLoss):
@@ -89,21 +89,16 @@ class LogitLoss(DistillationLoss):
             else:
                 self.check_classes(teacher.shape[-1], teacher.shape[-1], student.shape[-1])
             if kind == "sigmoid" and not self.of_independent_labels:
-                teacher, student = (self._as_classes(z) for z in (teacher, student))
+                name = type(self).__name__
+                teacher, student = (as_classes(z, name) for z in (teacher, student))
                 kind = "softmax"
+            if weight is not None:
+                weight = ops.convert_to_tensor(weight)
+                teacher, student = where_counted(teacher, weight), where_counted(student, weight)
             if self.standardize:
                 teacher, student = standardized(teacher), standardized(student)
             total = total + self.of_output(teacher, student, label, weight, kind)
         return total
-
-    def _as_classes(self, logits):
-        """The two classes "no" and "yes" for the one unit of a yes-or-no question."""
-        if logits.shape[-1] != 1:
-            raise ValueError(
-                f"{type(self).__name__} is for classes of which one is right, and these {logits.shape[-1]} "
-                "labels are each right or wrong by itself (sigmoid): use SoftTargets or LogitMSE."
-            )
-        return ops.concatenate([ops.zeros_like(logits), logits], axis=-1)
 
     def check_classes(self, teacher: int | None, chosen: int | None, student: int | None) -> None:
         """Refuse a teacher whose classes are not the student's.
@@ -168,6 +163,20 @@ def _outline(outputs) -> str:
     if isinstance(outputs, dict):
         return f"the outputs {sorted(outputs)}"
     return f"{len(outputs)} outputs" if isinstance(outputs, list | tuple) else "one output"
+
+
+def as_classes(logits, whose: str):
+    """Return the logits of the two classes "no" and "yes" for the one unit of a yes-or-no question.
+
+    Raises:
+        ValueError: there are several units; the sentence names `whose` logits they are.
+    """
+    if logits.shape[-1] != 1:
+        raise ValueError(
+            f"{whose} is for classes of which one is right, and these {logits.shape[-1]} labels are each "
+            "right or wrong by itself (sigmoid): use SoftTargets or LogitMSE, and no weighting by rule."
+        )
+    return ops.concatenate([ops.zeros_like(logits), logits], axis=-1)
 
 
 def standardized(logits):

@@ -26,6 +26,8 @@ class RelationLoss(FeatureLoss):
         output, name: see `FeatureLoss`.
     """
 
+    reads_one_layer = True
+
     def compute_loss(
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
@@ -39,11 +41,9 @@ class RelationLoss(FeatureLoss):
             mask: `(batch, positions...)`; masked positions count 0.
         """
         total = 0.0
-        for teacher, student, valid in pairs(teacher_outputs, student_outputs, mask):
+        for teacher, student, _ in pairs(teacher_outputs, student_outputs, mask, sample_weight):
             weights = of_examples(sample_weight, student)
-            fits = valid is not None and teacher.shape[1:-1] == student.shape[1:-1]
-            teacher = embeddings(teacher, valid if fits else None)
-            total = total + self.of_batch(teacher, embeddings(student, valid), weights)
+            total = total + self.of_batch(embeddings(teacher), embeddings(student), weights)
         return total
 
     def of_batch(self, teacher, student, weights):
@@ -194,8 +194,9 @@ def rkd_angle(teacher, student, sample_weight=None):
         apart = distances > 0
         inverse = ops.where(apart, 1.0 / ops.where(apart, distances, 1.0), 0.0)
         to_anchor = products - ops.diagonal(products)[:, None]  # [j, i]: ⟨f_i − f_j, f_j⟩
-        inner = products[None] - products[:, :, None] - to_anchor[:, None, :]
-        return inner * inverse[:, :, None] * inverse[:, None, :]
+        inner = ops.expand_dims(products, 0) - ops.expand_dims(products, 2)
+        inner = inner - ops.expand_dims(to_anchor, 1)
+        return inner * ops.expand_dims(inverse, 2) * ops.expand_dims(inverse, 1)
 
     values = _smooth_l1(cosines(student) - cosines(teacher))
     return ops.sum(share * ops.matmul(ops.matmul(values, share), share))

@@ -137,7 +137,7 @@ class VirtualTeacher(LogitLoss):
     Args:
         temperature: T.
         correct_probability: u of the true class, between 0 and 1.
-        standardize, class_indices, output, name: see `LogitLoss`.
+        standardize, output, name: see `LogitLoss`.
 
     Customary weights: 0.9 for the hard labels, 0.1 for this loss (0.1 to 0.95 in the paper).
     Source: Yuan et al. 2020, arXiv 1909.11723, equation 9.
@@ -152,11 +152,10 @@ class VirtualTeacher(LogitLoss):
         temperature=20.0,
         correct_probability=0.99,
         standardize=False,
-        class_indices=None,
         output=None,
         name=None,
     ):
-        super().__init__(standardize, class_indices, output, name)
+        super().__init__(standardize, None, output, name)
         self.temperature = checked_temperature(temperature)
         if not isinstance(correct_probability, float) or not 0 < correct_probability < 1:
             raise ValueError(
@@ -172,8 +171,9 @@ class VirtualTeacher(LogitLoss):
 
     def get_config(self):
         """Return the arguments of the constructor."""
-        own = self.config_of("temperature", "correct_probability")
-        return {**own, **super().get_config()}
+        config = {**self.config_of("temperature", "correct_probability"), **super().get_config()}
+        config.pop("class_indices")  # it has no teacher to choose of
+        return config
 
 
 def virtual_teacher(student_logits, labels, temperature=20.0, correct_probability=0.99):

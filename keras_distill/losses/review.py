@@ -67,7 +67,7 @@ class ReviewKD(LossWithWeights):
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """Return the sum over the stages, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
-        stages = pairs(teacher_outputs, student_outputs, mask)
+        stages = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         if not self.built:
             self.build(
                 [tuple(t.shape) for t, _, _ in stages], [tuple(s.shape) for _, s, _ in stages]
@@ -78,9 +78,8 @@ class ReviewKD(LossWithWeights):
             list(zip(self.fusions, stages, strict=True))
         ):
             teacher, student = (_as_map(one, rank) for one in (teacher, student))
-            compared, deeper = fusion(
-                student, deeper, size=tuple(teacher.shape[1:-1]), training=True
-            )
+            size = tuple(teacher.shape[1:-1])
+            compared, deeper = fusion.fuse(student, deeper, size, sample_weight)
             if valid is not None:
                 there = of_rank(rank + 2, ops.cast(valid, "float32"))
                 teacher, compared = teacher * there, compared * there
@@ -124,15 +123,25 @@ class Fusion(keras.layers.Layer):
         self.widen.build(middle)
         self.widen_norm.build((*student_shape[:-1], self.width))
 
-    def call(self, student, deeper, size, training=None):
-        """Return what is compared with the teacher, of `size` positions, and what goes to the next stage."""
-        fused = self.narrow_norm(self.narrow(student), training=training)
+    def fuse(self, student, deeper, size, sample_weight=None):
+        """Return what is compared with the teacher, of `size` positions, and what goes to the next stage.
+
+        Rows of weight 0 are not in the statistics of the normalisations.
+        """
+
+        def normed(norm, features):
+            if sample_weight is None:
+                return norm(features, training=True)
+            rows = of_rank(len(features.shape) - 1, of_examples(sample_weight, features) > 0)
+            rows = ops.broadcast_to(rows, ops.shape(features)[:-1])
+            return norm.call(features, training=True, mask=rows)  # `norm()` would attach the mask
+
+        fused = normed(self.narrow_norm, self.narrow(student))
         if self.attend is not None:
             deeper = nearest(deeper, student.shape[1:-1])
             attention = self.attend(ops.concatenate([fused, deeper], axis=-1))
             fused = fused * attention[..., :1] + deeper * attention[..., 1:]
-        compared = self.widen(nearest(fused, size))
-        return self.widen_norm(compared, training=training), fused
+        return normed(self.widen_norm, self.widen(nearest(fused, size))), fused
 
 
 def _as_map(features, rank: int):

@@ -9,9 +9,13 @@ import functools
 import numpy as np
 from keras import ops
 
+from keras_distill.losses.base import frozen, where_counted
 
-def pairs(teacher_outputs, student_outputs, mask=None):
+
+def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
     """Return `(teacher, student, mask)` of each pair of layers, in float32, no gradient to the teacher.
+
+    What is masked, and examples of weight 0, are 0.
 
     Raises:
         ValueError: different numbers of layers, or features of different ranks.
@@ -26,18 +30,24 @@ def pairs(teacher_outputs, student_outputs, mask=None):
             f"{len(students)} of the student: name as many of each."
         )
     masks = masks if len(masks) == len(students) else masks * len(students)
-    return [_pair(*one) for one in zip(teachers, students, masks, strict=True)]
+    if sample_weight is not None:
+        sample_weight = ops.convert_to_tensor(sample_weight)
+    return [_pair(*one, sample_weight) for one in zip(teachers, students, masks, strict=True)]
 
 
-def _pair(teacher, student, mask):
+def _pair(teacher, student, mask, sample_weight):
     for one, whose in ((teacher, "teacher"), (student, "student")):
         if not hasattr(one, "shape") or isinstance(one, list | tuple | dict):
             raise ValueError(
                 f"The {whose}'s layer returns {len(one)} tensors, and the loss compares one: name a layer "
                 "that returns one, for instance the one behind it."
             )
-    teacher = ops.stop_gradient(ops.cast(teacher, "float32"))
-    return teacher, ops.cast(student, "float32"), mask
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    for weight in (mask, sample_weight):
+        if weight is not None:
+            weight = ops.cast(weight, "float32")
+            teacher, student = where_counted(teacher, weight), where_counted(student, weight)
+    return teacher, student, mask
 
 
 def same_positions(teacher, student, mask=None):
@@ -88,8 +98,8 @@ def pooled(features, size: tuple[int, ...]):
         return ops.average_pool(features, window, strides=window, padding="valid")
     for axis, (a, b) in enumerate(zip(old, size, strict=True), start=1):
         if a != b:
-            last = ops.moveaxis(features, axis, -1)
-            features = ops.moveaxis(ops.matmul(last, _averaging(a, b)), -1, axis)
+            averaged = ops.tensordot(features, _averaging(a, b), axes=[[axis], [0]])
+            features = ops.moveaxis(averaged, -1, axis)
     return features
 
 
@@ -116,10 +126,8 @@ def sequences(features):
     return ops.reshape(features, (-1, int(np.prod(positions)), channels))
 
 
-def embeddings(features, mask=None):
-    """Return features as `(batch, all their values)`, those of masked positions 0."""
-    if mask is not None:
-        features = features * ops.expand_dims(ops.cast(mask, features.dtype), -1)
+def embeddings(features):
+    """Return features as `(batch, all their values)`."""
     if len(features.shape) == 2:
         return features
     size = features.shape[1:]

@@ -45,8 +45,8 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
         "inputs": x,
         "sample weights": sample_weight,
         "labels": y,
-        "teacher": getattr(targets, "outputs", targets),
-        "student": answer.outputs,
+        "teacher": _seen(targets),
+        "student": _seen(answer),
     }
     tensors = {
         name: [leaf for leaf in keras.tree.flatten(value) if isinstance(leaf, tf.Tensor)]
@@ -72,6 +72,11 @@ def _guarded(model, loss, gradients, statistics, x, y, sample_weight, answer, ta
     trusted = tf.reduce_all(tf.math.is_finite([rate, *sums]))
     step = model.optimizer.iterations
     return [finite.guard(loss, trusted, finite_update, step, tensors, undo, weights)]
+
+
+def _seen(answer):
+    """Outputs and inner layers of an `Answer`."""
+    return [getattr(answer, "outputs", answer), getattr(answer, "inner", None)]
 
 
 def building(model, train_function):

@@ -147,10 +147,15 @@ def contrastive_distillation(
 ):
     """Tian et al. 2020 with negatives of the batch: InfoNCE of student→teacher and back, averaged.
 
+    Features of more than one position are averaged over the valid ones.
     With labels, another example of the anchor's class is no negative; an anchor weighs w_i / B.
     """
-    student = normalised(flat(student, mask) @ student_kernel + student_bias)
-    teacher = normalised(flat(teacher, mask) @ teacher_kernel + teacher_bias)
+    student, teacher = (
+        np.stack([one.mean(0) for one in valid_positions(features, mask)])
+        for features in (student, teacher)
+    )
+    student = normalised(student @ student_kernel + student_bias)
+    teacher = normalised(teacher @ teacher_kernel + teacher_bias)
     batch = len(student)
     weights = np.ones(batch) if weights is None else np.asarray(weights, "float64")
     if labels is not None:

@@ -44,7 +44,9 @@ class Case:
 
 def response(name, make, inputs="logits", /, *, zero=True, moves=False, **other):
     """A loss on logits."""
-    other |= {"standardize": True, "class_indices": [2, 0, 1], "output": "top", "name": "mine"}
+    other |= {"standardize": True, "output": "top", "name": "mine"}
+    if name != "virtual_teacher":
+        other["class_indices"] = [2, 0, 1]
     return Case(name, make, inputs, other, zero, moves)
 
 
@@ -423,7 +425,7 @@ FUNCTIONS = {
     "dist": ("logits", lambda t, s, y: losses.dist(t, s)),
     "normalized_kd": ("logits", lambda t, s, y: losses.normalized_kd(t, s, y)),
     "logit_mse": ("logits", lambda t, s, y: losses.logit_mse(t, s)),
-    "virtual_teacher": ("logits", lambda t, s, y: losses.virtual_teacher(y, s)),
+    "virtual_teacher": ("logits", lambda t, s, y: losses.virtual_teacher(s, y)),
     "attention_transfer": ("wide", lambda t, s, y: losses.attention_transfer(t, s)),
     "neuron_selectivity": ("wide", lambda t, s, y: losses.neuron_selectivity(t, s)),
     "channel_wise": ("maps", lambda t, s, y: losses.channel_wise(t, s)),
@@ -433,7 +435,7 @@ FUNCTIONS = {
     "similarity_preserving": ("flat", lambda t, s, y: losses.similarity_preserving(t, s)),
     "correlation_congruence": ("flat", lambda t, s, y: losses.correlation_congruence(t, s)),
     "pkt": ("flat", lambda t, s, y: losses.pkt(t, s)),
-    "fsp": ("layers", lambda t, s, y: losses.fsp(t, s)),
+    "fsp": ("layers", lambda t, s, y: losses.fsp(*t, *s)),
 }
 
 

@@ -1,0 +1,54 @@
+"""Weights of losses that balance themselves.
+
+kd.Distiller(teacher, student, ["soft_targets", AttentionTransfer("auto")], loss_balancing="uncertainty")
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class Uncertainty(keras.layers.Layer):
+    """Uncertainty weighting: `Σ e^(−sᵢ)·cᵢ·Lᵢ + sᵢ`, with the sᵢ trained with the student.
+
+    The best sᵢ is `log(cᵢ·Lᵢ)`, so that each term comes to count 1, whatever the size of its loss. The terms
+    are the hard loss and each distillation loss; the cᵢ are the weights that were given, where it starts.
+
+    Args:
+        **kwargs: as for `keras.layers.Layer`.
+
+    Source: Kendall, Gal, Cipolla 2018, arXiv 1705.07115 (there `½ e^(−s)·L + ½ s` for a regression).
+    """
+
+    def build(self, count: int):
+        """Make the weights for `count` terms."""
+        self.log_variances = self.add_weight(
+            (count,), "zeros", dtype="float32", name="log_variances"
+        )
+
+    def total(self, values):
+        """Return the balanced sum of the weighted losses `values`, a list of scalars."""
+        losses = ops.stack([ops.cast(value, "float32") for value in values])
+        return ops.sum(ops.exp(-self.log_variances) * losses + self.log_variances)
+
+    def weights_now(self) -> list[float]:
+        """Return what each term is multiplied with now."""
+        return [float(one) for one in ops.convert_to_numpy(ops.exp(-self.log_variances))]
+
+
+def get(identifier) -> keras.layers.Layer | None:
+    """Return the rule that `identifier` means: None, "uncertainty", or an object with `build` and `total`.
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+    if identifier is None:
+        return None
+    if identifier == "uncertainty":
+        return Uncertainty(name="loss_balancing")
+    if isinstance(identifier, keras.layers.Layer) and hasattr(identifier, "total"):
+        return identifier
+    raise ValueError(
+        f"loss_balancing={identifier!r} is not known: give 'uncertainty', None, or a keras layer with "
+        "total(values)."
+    )

@@ -1,0 +1,109 @@
+"""What a distiller is made of, as a table: which layer teaches which, through what, with what weight.
+
+distiller.summary()
+"""
+
+import io
+from typing import Any
+
+import keras
+import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
+from rich.console import Console
+from rich.table import Table
+
+from keras_distill import soft_loss
+
+COLUMNS = ("loss", "weight", "teacher", "student", "connector", "weights of its own")
+
+
+def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
+    """Return the rows of the table, one for each pair of layers.
+
+    Args:
+        distiller: a `Distiller`.
+        targets: the teacher's symbolic answer, or None where it is not known.
+        answer: the student's.
+    """
+    found = []
+    share = 1.0 - distiller.student_loss_weight
+    for loss, weight, tracker in zip(
+        distiller.distillation_losses,
+        distiller.distillation_loss_weights,
+        distiller.distillation_loss_trackers,
+        strict=True,
+    ):
+        reads: tuple[Any, Any] = (None, None)
+        if targets is not None and answer is not None:
+            reads = soft_loss.read(loss, targets, answer)
+        sides = [_places(loss, whose, read) for whose, read in zip(_SIDES, reads, strict=True)]
+        length = max(map(len, sides))
+        sides = [side + [""] * (length - len(side)) for side in sides]
+        own = f"{_count(loss):,}" if isinstance(loss, keras.layers.Layer) and loss.built else ""
+        connectors = [_connector(one) for one in getattr(loss, "connectors", [])]
+        connectors += [""] * (length - len(connectors))
+        for i, (teacher, student, connector) in enumerate(zip(*sides, connectors, strict=True)):
+            first = (tracker.name, _weight(weight, share)) if i == 0 else ("", "")
+            found.append((*first, teacher, student, connector, own if i == 0 else ""))
+    return found
+
+
+_SIDES = ("teacher", "student")
+
+
+def _places(loss, whose: str, read) -> list[str]:
+    """Name and shape of each layer (or output) that is read."""
+    if whose == "teacher" and not getattr(loss, "needs_teacher", True):
+        return ["(none)"]
+    names = getattr(loss, f"{whose}_layer_name", None)
+    output = getattr(loss, "output_name", None)
+    names = keras.tree.flatten(names) if names else [f"output {output}" if output else "outputs"]
+    tensors = [one for one in keras.tree.flatten(read) if one is not None]
+    if len(names) == 1 and len(tensors) > 1:
+        names = names * len(tensors)
+    if len(names) != len(tensors):
+        return names
+    return [f"{name} {_shape(one)}" for name, one in zip(names, tensors, strict=True)]
+
+
+def _shape(tensor) -> str:
+    return "×".join("?" if size is None else str(size) for size in tensor.shape[1:])
+
+
+def _weight(weight, share: float) -> str:
+    if isinstance(weight, LearningRateSchedule):
+        return f"{share:g} · {type(weight).__name__}"
+    return f"{share * weight:g}"
+
+
+def _connector(layer) -> str:
+    return "" if isinstance(layer, keras.layers.Identity) else type(layer).__name__
+
+
+def _count(layer) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+
+
+def text(distiller, targets, answer, width: int | None = None) -> str:
+    """Return the table, with the sizes of both networks, as text; args as of `rows`."""
+    table = Table(*COLUMNS)
+    for row in rows(distiller, targets, answer):
+        table.add_row(*row)
+    teacher, student = distiller.teacher, distiller.student
+    balancing = distiller.loss_balancing
+    out = io.StringIO()
+    console = Console(file=out, width=width or 110)
+    console.print(_network("Teacher (frozen)", teacher))
+    console.print(_network("Student", student))
+    balanced = "" if balancing is None else f", balanced by {type(balancing).__name__}"
+    share = f"{distiller.student_loss_weight:g}"
+    console.print(f"Loss: {share} · hard labels + the terms below{balanced}")
+    console.print(table)
+    return out.getvalue()
+
+
+def _network(role: str, network) -> str:
+    if not isinstance(network, keras.Model):
+        return f"{role}: {'none' if network is None else type(network).__name__}"
+    size = f"{network.count_params():,} parameters" if network.built else "not built yet"
+    return f"{role}: '{network.name}', {size}"
