@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.layer_tree import all_built
 from keras_distill.network import Answer, Network
-from keras_distill.taps import all_built
 
 # While a graph is made, TensorFlow holds its constants about 15 times, and copying them takes time:
 # ResNet50's 90 MiB cost 1.4 GB and ten seconds or more. And a graph ends at 2 GiB.

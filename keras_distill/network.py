@@ -7,13 +7,15 @@ answer.logits                   # float32, in the same structure
 answer.inner["block_12_add"]    # what that layer returned
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import keras
 
 from keras_distill import activations
-from keras_distill.taps import Tap, find_layer, recording
+from keras_distill.symbolic import any_batch, input_specs, symbolically
+from keras_distill.taps import find_tap, recording, the_value
 
 
 @dataclasses.dataclass
@@ -24,7 +26,7 @@ class Answer:
         outputs: as the model returns them: a tensor, list or dict.
         logits: the same structure in float32, before any softmax or sigmoid.
         activations: the same structure of `"linear"`, `"softmax"` or `"sigmoid"`: how `outputs` were made.
-        inner: outputs of the tapped layers by name; a list where a layer was called more than once.
+        inner: outputs of the tapped layers, one tensor for each name.
         names: of the outputs, for those that are a list; None where the model has none.
     """
 
@@ -42,6 +44,8 @@ class Network:
         model: the model.
         inputs: None (the whole batch), a key into it, or a callable from it to the model's inputs.
         activation: `"auto"`, or what each output is, see `activations.declared`.
+        layer_names: of inner layers, as `taps.find_tap` reads them: `"mobilenetv2/block_6_expand_relu"`,
+            `"encoder:1"` for the second call of a layer.
         role: "teacher" or "student", for sentences.
     """
 
@@ -51,7 +55,7 @@ class Network:
         self.activation = activation
         self.role = role
         self.layer_names = list(dict.fromkeys(layer_names))
-        self._taps = {name: Tap(find_layer(model, name)) for name in self.layer_names}
+        self._taps = {name: find_tap(model, name) for name in self.layer_names}
         activations.declared(self.heads, activation, self._argument)  # a wrong word is told now
 
     @property
@@ -78,19 +82,52 @@ class Network:
         taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
         with recording(taps) as recorded:
             outputs = self.model(inputs, training=training)
-        inner = {name: self._one(name, recorded[name]) for name in self.layer_names}
-        return self._answer(outputs, heads, recorded, inner)
+        return self._answer(outputs, heads, recorded, self._inner(recorded))
 
     def read(self, outputs) -> Answer:
         """Return the `Answer` of outputs that were computed elsewhere, without inner layers."""
         return self._answer(outputs, self.heads, {}, {})
 
-    def _one(self, name: str, values: list):
-        if not values:
-            raise ValueError(
-                f"Layer '{name}' of the {self.role} '{self.model.name}' was not called in this pass."
-            )
-        return values[0] if len(values) == 1 else values
+    def inner_specs(self) -> dict[str, keras.KerasTensor] | None:
+        """Return what each tapped layer will return, for a batch of any size, without running on data.
+
+        The shapes are those of the model's own inputs. None where the model has seen no inputs yet, or
+        cannot be run on symbolic ones.
+
+        Raises:
+            ValueError: as a pass would; see `taps.the_value`.
+        """
+        layers = [tap.layer for tap in self._taps.values()]
+        with contextlib.suppress(
+            AttributeError, ValueError
+        ):  # it is called never, or in several places
+            if all(layer in getattr(self.model, "operations", ()) for layer in layers):
+                recorded = {name: [tap.layer.output] for name, tap in self._taps.items()}
+                return self._specs(recorded)
+        inputs = input_specs(self.model)
+        if inputs is None:
+            return None
+
+        def run(inputs):
+            with recording(self._taps) as recorded:
+                self.model(inputs, training=False)
+            return recorded
+
+        try:
+            recorded = symbolically(run, inputs)
+        except Exception:  # a layer that asks for values, which only a real pass has: it will tell
+            return None
+        return self._specs(recorded)
+
+    def _specs(self, recorded):
+        return {name: any_batch(value) for name, value in self._inner(recorded).items()}
+
+    def _inner(self, recorded) -> dict[str, Any]:
+        whose = f"the {self.role} '{self.model.name}'"
+        return {
+            name: the_value(name, self._taps[name], recorded[name], whose)
+            for name in self.layer_names
+        }
 
     def _answer(self, outputs, heads, recorded, inner) -> Answer:
         flat = keras.tree.flatten(outputs)

@@ -3,20 +3,25 @@
 For as long as a recording lasts, the `call` (or the `activation`) of the tapped layers also notes what it
 returns. The model itself, functional, nested or subclassed, is not changed:
 
-    taps = {"features": Tap(find_layer(model, "mobilenetv2/block_6_expand_relu"))}
-    with recording(taps) as recorded:
+    tap = find_tap(model, "mobilenetv2/block_6_expand_relu")    # "name:0": the first of its calls in a pass
+    with recording({"features": tap}) as recorded:
         outputs = model(images, training=True)
     recorded["features"]            # [tensor], one for each time that the layer was called
+    the_value("features", tap, recorded["features"], "the model")   # the one tensor
 """
 
 import contextlib
 import dataclasses
-import difflib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import keras
+
+from keras_distill import train_step
+from keras_distill.layer_tree import find_layer, named_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +31,24 @@ class Tap:
     Args:
         layer: the layer (or Keras operation) to listen to.
         at: `"output"`, `"input"` (its first argument), or `"activation"`: what goes into `layer.activation`.
+        call: which of its calls in a pass is meant, from 0; None where it is called once.
     """
 
     layer: Any
     at: Literal["output", "input", "activation"] = "output"
+    call: int | None = None
+
+
+def find_tap(model: keras.Model, name: str) -> Tap:
+    """Return the tap at the output of the layer that `name` names, or of its k-th call, `"name:k"`.
+
+    Raises:
+        ValueError: see `find_layer`.
+    """
+    numbered = re.fullmatch(r"(.+):(\d+)", name)
+    if numbered and name not in dict(named_layers(model)):
+        return Tap(find_layer(model, numbered[1]), call=int(numbered[2]))
+    return Tap(find_layer(model, name))
 
 
 @contextlib.contextmanager
@@ -38,76 +57,106 @@ def recording(taps: Mapping[str, Tap]) -> Iterator[dict[str, list]]:
     recorded: dict[str, list] = {key: [] for key in taps}
     with contextlib.ExitStack() as stack:
         for key, tap in taps.items():
-            stack.enter_context(_listening(tap, recorded[key].append))
+            attribute = "activation" if tap.at == "activation" else _method(tap.layer)
+            note = functools.partial(_note, tap.at == "output", recorded[key])
+            stack.enter_context(_listening(tap.layer, attribute, note))
         yield recorded
 
 
 @contextlib.contextmanager
-def _listening(tap: Tap, note) -> Iterator[None]:
-    attribute = "activation" if tap.at == "activation" else "call"
-    original = getattr(tap.layer, attribute)
+def noting_calls(layer: keras.Layer, note: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Within this context, each call of `layer` ends with `note((args, kwargs), result)`."""
+    with _listening(layer, _method(layer), note):
+        yield
 
-    @functools.wraps(original)
-    def listen(*args, **kwargs):
-        if tap.at != "output":
-            note(args[0] if args else next(iter(kwargs.values())))
-        result = original(*args, **kwargs)
-        if tap.at == "output":
-            note(result)
-        return result
 
-    # Past Keras's own __setattr__, which would track what is only there for one pass.
-    own = attribute in vars(tap.layer)
-    object.__setattr__(tap.layer, attribute, listen)
+def the_value(name: str, tap: Tap, values: list, whose: str):
+    """Return the one tensor that `name` means, out of the `values` that were recorded in a pass.
+
+    Args:
+        name: as given to `find_tap`.
+        tap: what it returned.
+        values: what the layer returned in each call.
+        whose: the model, for sentences.
+
+    Raises:
+        ValueError: the layer was not called, or not so often; was called several times and `name` does not
+            say which is meant; returned several tensors; or was called where no value can leave.
+    """
+    layer, count = f"Layer '{name}' of {whose}", len(values)
+    if not values:
+        raise ValueError(
+            f"{layer} was not called in this pass: it is an input, or lies in a branch that was not taken "
+            "or in a tf.function of its own. Name a layer that each pass calls."
+        )
+    if tap.call is None and count > 1:
+        raise ValueError(
+            f"{layer} was called {count} times in this pass: write '{name}:0' for its first call, up to "
+            f"'{name}:{count - 1}' for the last."
+        )
+    if (tap.call or 0) >= count:
+        last = f"{name.rpartition(':')[0]}:{count - 1}"
+        raise ValueError(
+            f"Layer '{name}' of {whose} is a call too many: the layer was called {count} time(s) in this "
+            f"pass, and they are counted from 0. The last is '{last}'."
+        )
+    tensors = [one for one in keras.tree.flatten(values[tap.call or 0]) if one is not None]
+    if len(tensors) != 1:
+        raise ValueError(
+            f"{layer} returned {len(tensors)} tensors, and one is wanted: name a layer behind it that is "
+            "given this one alone, such as a keras.layers.Identity."
+        )
+    if not train_step.usable(tensors[0]):
+        raise ValueError(
+            f"{layer} was called inside of a branch, a loop or a tf.function of its own (tf.cond, "
+            "tf.while_loop), whose values cannot be used outside of it: name the layer around it."
+        )
+    return tensors[0]
+
+
+def _method(layer) -> str:
+    """The name of what Keras calls for an output."""
+    return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
+
+
+def _note(output: bool, values: list, arguments, result) -> None:
+    args, kwargs = arguments
+    values.append(result if output else (args[0] if args else next(iter(kwargs.values()))))
+
+
+@contextlib.contextmanager
+def _listening(layer, attribute: str, note: Callable[[Any, Any], None]) -> Iterator[None]:
+    # The replicas of a `MirroredStrategy` are threads that take turns in the middle of a pass: all share one
+    # wrapper, each hears its own calls, and the last one to leave takes it off.
+    wrapper = getattr(layer, attribute)
+    if not hasattr(wrapper, "listeners"):
+        wrapper = _wrapped(wrapper, attribute in vars(layer))
+        # Past Keras's own __setattr__, which would track what is only there for one pass.
+        object.__setattr__(layer, attribute, wrapper)
+    listener = (threading.get_ident(), note)
+    wrapper.listeners.append(listener)
     try:
         yield
     finally:
-        if own:
-            object.__setattr__(tap.layer, attribute, original)
-        else:
-            object.__delattr__(tap.layer, attribute)
+        wrapper.listeners.remove(listener)
+        if not wrapper.listeners and wrapper.own:
+            object.__setattr__(layer, attribute, wrapper.__wrapped__)
+        elif not wrapper.listeners:
+            object.__delattr__(layer, attribute)
 
 
-def find_layer(model: keras.Model, path: str) -> keras.Layer:
-    """Return the layer of `model` that `path` names; `"inner_model/layer"` reaches into nested models.
+def _wrapped(original, own: bool) -> Any:
+    """`original` with listeners; `own` says whether it was an attribute of the instance."""
+    listeners: list = []
 
-    Raises:
-        ValueError: there is none; the sentence lists the nearest names that exist.
-    """
-    layer: Any = model
-    for name in path.split("/"):
-        layer = next((inner for inner in _inner(layer) if inner.name == name), None)
-        if layer is None:
-            names = layer_paths(model)
-            near = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
-            raise ValueError(
-                f"Model '{model.name}' has no layer '{path}'. The nearest names are: {', '.join(near)}."
-            )
-    return layer
+    @functools.wraps(original)
+    def listen(*args, **kwargs):
+        result = original(*args, **kwargs)
+        for thread, note in tuple(listeners):
+            if thread == threading.get_ident():
+                note((args, kwargs), result)
+        return result
 
-
-def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return `model` and every layer in it, those of nested models included."""
-    return [model, *(one for layer in _inner(model) for one in all_layers(layer))]
-
-
-def all_built(model: keras.Model) -> bool:
-    """Whether `model` and all layers in it have their weights."""
-    return all(layer.built for layer in all_layers(model))
-
-
-def layer_paths(model: keras.Model, prefix: str = "") -> list[str]:
-    """Return the path of every layer of `model`, those of nested models included."""
-    paths = []
-    for layer in _inner(model):
-        paths.append(prefix + layer.name)
-        paths.extend(layer_paths(layer, f"{prefix}{layer.name}/"))
-    return paths
-
-
-def _inner(layer) -> list[keras.Layer]:
-    """Its layers; a layer of somebody else's may call a number or a dict of them `layers`."""
-    inner = getattr(layer, "layers", [])
-    inner = inner.values() if isinstance(inner, dict) else inner
-    inner = inner if isinstance(inner, Iterable) else []
-    return [one for one in inner if isinstance(one, keras.Layer)]
+    found: Any = listen
+    found.listeners, found.own = listeners, own
+    return found

@@ -18,8 +18,8 @@ from keras import ops
 
 from keras_distill import activations
 from keras_distill.folded import FoldedNetwork, pays
+from keras_distill.layer_tree import all_layers, named_layers
 from keras_distill.network import Answer, Network, select
-from keras_distill.taps import all_layers, find_layer, layer_paths
 from keras_distill.train_step import call_numpy
 
 _FROM_FILES = ("FileTeacher", "SavedModelTeacher", "TFKerasTeacher", "TFLiteTeacher", "load")
@@ -285,8 +285,7 @@ def _holder(layer: keras.Layer) -> keras.Model:
 
 
 def _layers_with_files(model) -> list[tuple[str, keras.Layer]]:
-    paths = ((path, find_layer(model, path)) for path in layer_paths(model))
-    return [(path, layer) for path, layer in paths if hasattr(layer, "save_assets")]
+    return [(path, layer) for path, layer in named_layers(model) if hasattr(layer, "save_assets")]
 
 
 def as_teacher(teacher: Any, inputs=None, activation="auto", layer_names=()) -> Teacher:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_distill.app import results, training
-from keras_distill.taps import all_layers
+from keras_distill.layer_tree import all_layers
 
 HEAD = "predictions"
 

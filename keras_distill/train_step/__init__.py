@@ -1,12 +1,13 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has five functions:
+A backend's module has six functions:
 
     train_step(model, data)                   # a step of a `training.DistillationModel`
     building(model, train_function)           # the function of `fit`, which traces the step once
     call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
     plain_errors()                            # within it, such a function's exceptions come out as they are
     replicas()                                # how many devices share a batch
+    usable(tensor)                            # whether it can be used where we are
 """
 
 import importlib
@@ -66,3 +67,8 @@ def plain_errors():
 def replicas() -> int:
     """Return the number of devices that share a batch under the current distribution strategy."""
     return _of_backend("replicas")()
+
+
+def usable(tensor) -> bool:
+    """Return whether `tensor` can be used here: not if it was computed in a branch or loop of the graph."""
+    return _of_backend("usable")(tensor)

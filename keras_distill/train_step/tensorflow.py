@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import finite
-from keras_distill.taps import all_built
+from keras_distill.layer_tree import all_built
 
 
 def train_step(model, data):
@@ -157,3 +157,13 @@ def plain_errors():
 def replicas() -> int:
     """Return the number of replicas of the current `tf.distribute` strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def usable(tensor) -> bool:
+    """Return whether `tensor` is a value, or of the graph that is being made or one around it."""
+    if not tf.is_symbolic_tensor(tensor):
+        return True
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    while graph is not None and graph is not tensor.graph:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
