@@ -88,6 +88,22 @@ class Network:
         """Return the `Answer` of outputs that were computed elsewhere, without inner layers."""
         return self._answer(outputs, self.heads, {}, {})
 
+    def layer(self, name: str):
+        """Return the inner layer that `name`, one of `layer_names`, means."""
+        return self._taps[name].layer
+
+    def spec(self) -> Answer | None:
+        """Return a symbolic answer to any batch, or None where the shapes are not known yet.
+
+        Outputs of a model that does not show them, a subclassed one, are None; so are logits.
+        """
+        inner = self.inner_specs()
+        if inner is None:
+            return None
+        outputs = getattr(self.model, "output", None)
+        names = getattr(self.model, "output_names", None)
+        return Answer(outputs, outputs, None, inner, names)
+
     def inner_specs(self) -> dict[str, keras.KerasTensor] | None:
         """Return what each tapped layer will return, for a batch of any size, without running on data.
 
