@@ -1,0 +1,318 @@
+"""CIFAR-10: what a public ResNet-56 teaches a ResNet-8 on 10,000 images, method by method.
+
+    python benchmarks/methods_cifar.py --data cifar10.npz --teacher resnet56.keras
+    python benchmarks/methods_cifar.py --table
+
+DATA and TEACHER are as for benchmarks/cifar10.py. The teacher answers four fixed views (crop and flip) of
+the first 10,000 training images once; its logits and inner layers are stored in WORK, and epoch e shows
+view e mod 4 to the student. A teacher of Identity layers hands what is stored to the losses, so all goes
+through `kd.Distiller` and the big network never runs in training.
+
+Student, data, order, optimizer and schedule are the same for all rows; weights are the customary ones of
+`kd.losses.mix`. Where the hard weight is 1, the papers' total is `Mix.scale` times the Distiller's. The
+learning rate is multiplied by it and the student's L2 regularisation, which Distiller adds as it is, is
+divided: with plain SGD (Nesterov momentum), that is the papers' step.
+
+Test accuracy is that of the last epoch. Each run is written into RESULTS when it ends; started again, the
+command goes on with the runs that are missing. What is stored takes 2.5 GB on disk, and as much memory for
+losses that read all stages.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import cifar10
+import keras
+import measure
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+from keras_distill import data, epoch
+from keras_distill.augmentation import order_of_epoch
+
+VIEWS = 4
+BATCH = 128
+RATE = 0.1
+# What is stored of the teacher, the layer that gives it, and in how many bits.
+LAYERS = {
+    "stage1": ("re_lu_37", "float16"),
+    "stage2": ("re_lu_55", "float16"),
+    "stage3": ("re_lu_73", "float16"),
+    "embedding": ("global_average_pooling2d_1", "float32"),
+    "logits": ("linear", "float32"),
+}
+STAGES = ["stage1", "stage2", "stage3"]
+STUDENT_STAGES = [f"{stage}_out" for stage in STAGES]
+
+
+def alone(embedding):
+    return kd.losses.Mix(
+        distillation_losses=[kd.losses.SoftTargets()],
+        distillation_loss_weights=[0.0],
+        student_loss_weight=1.0,
+    )
+
+
+def rkd(embedding):
+    layers = ("embedding", embedding)
+    return kd.losses.mix(kd.losses.RKDDistance(*layers), kd.losses.RKDAngle(*layers))
+
+
+# Each takes the name of the student's last pooling, and returns arguments of the Distiller.
+ROWS = {
+    "alone": alone,
+    "label_smoothing": alone,
+    "KD": lambda _: kd.losses.mix(kd.losses.SoftTargets(4.0)),
+    "DKD": lambda _: kd.losses.mix(kd.losses.DecoupledKD()),
+    "DIST": lambda _: kd.losses.mix(kd.losses.DIST(beta=2.0, gamma=2.0, temperature=4.0)),
+    "standardised_KD": lambda _: kd.losses.mix(kd.losses.SoftTargets(2.0, standardize=True)),
+    "Hint": lambda _: kd.losses.mix(kd.losses.Hint("stage2", "stage2_out")),
+    "AT": lambda _: kd.losses.mix(kd.losses.AttentionTransfer(STAGES, STUDENT_STAGES)),
+    "SP": lambda _: kd.losses.mix(kd.losses.SimilarityPreserving("stage3", "stage3_out")),
+    "RKD": rkd,
+    "CRD_KD": lambda embedding: kd.losses.mix(
+        kd.losses.ContrastiveDistillation("embedding", embedding), kd.losses.SoftTargets(4.0)
+    ),
+}
+
+
+# The teacher, once
+
+
+def store(arguments, folder: Path) -> None:
+    """Write views of the training images, with what the teacher says of them, and its test logits."""
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f"{folder.name}_unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with np.load(arguments.data) as file:
+        x, x_test, y_test = file["x_train"], file["x_test"], file["y_test"].reshape(-1)
+        x, y = x[: arguments.images], file["y_train"].reshape(-1)[: arguments.images]
+    teacher = keras.models.load_model(arguments.teacher)
+    teacher = keras.Model(
+        teacher.input,
+        {name: teacher.get_layer(layer).output for name, (layer, _) in LAYERS.items()},
+    )
+    answer = tf.function(lambda images: teacher(cifar10.of_teacher(images), training=False))
+
+    def array(name, shape, dtype):
+        shape = (VIEWS, len(x), *shape)
+        return np.lib.format.open_memmap(unfinished / f"{name}.npy", "w+", dtype, shape)
+
+    stored = {"image": array("image", x.shape[1:], "uint8")}
+    for name, (_, dtype) in LAYERS.items():
+        stored[name] = array(name, teacher.output[name].shape[1:], dtype)
+    views = data.arrays(x, y, batch_size=500, augment=data.CropAndFlip(), shuffle=False)
+    for view in range(VIEWS):
+        epoch.variable().assign(view)
+        at = 0
+        for images, _ in views:
+            place = slice(at, at + len(images))
+            for name, value in {"image": images, **answer(images)}.items():
+                stored[name][view, place] = value.numpy()
+            at += len(images)
+        print(f"View {view + 1} of {VIEWS} stored.", flush=True)
+    tested = [
+        answer(tf.constant(x_test[i : i + 500], "float32"))["logits"]
+        for i in range(0, len(x_test), 500)
+    ]
+    for name, value in {"y": y, "x_test": x_test, "y_test": y_test}.items():
+        np.save(unfinished / f"{name}.npy", value)
+    np.save(unfinished / "test_logits.npy", np.concatenate(tested))
+    for each in stored.values():
+        each.flush()
+    unfinished.rename(folder)
+
+
+def stored_teacher(shapes: dict) -> keras.Model:
+    """A model that answers what it is given: a list of arrays in, logits out, each through a named layer."""
+    inputs = [keras.Input(shape) for shape in shapes.values()]
+    outputs = [keras.layers.Identity(name=name)(x) for name, x in zip(shapes, inputs, strict=True)]
+    return keras.Model(inputs, outputs[list(shapes).index("logits")])
+
+
+def batches(stored: dict, y, seed: int) -> tf.data.Dataset:
+    """({name: float32 array}, one-hot labels), in an order that follows from (seed, epoch).
+
+    Args:
+        stored: arrays (views, images, ...); epoch e reads view e mod views.
+        y: class numbers (images,).
+    """
+    views, count = stored["image"].shape[:2]
+    held = {name: tf.constant(a.reshape(-1, *a.shape[2:])) for name, a in stored.items()}
+    labels = tf.one_hot(y, 10)
+
+    def indices(_):
+        number = tf.identity(epoch.variable())
+        chosen = tf.cast(order_of_epoch(seed, number, count), tf.int64)
+        chosen = tf.data.Dataset.from_tensor_slices(chosen).batch(BATCH, drop_remainder=True)
+        return chosen.map(lambda index: (index, index + number % views * count))
+
+    def gather(index, place):
+        batch = {name: tf.cast(tf.gather(a, place), tf.float32) for name, a in held.items()}
+        batch["image"] = cifar10.of_student(batch["image"])
+        return batch, tf.gather(labels, index)
+
+    chosen = tf.data.Dataset.from_tensors(0).flat_map(indices)
+    chosen = chosen.apply(tf.data.experimental.assert_cardinality(count // BATCH))
+    return epoch.without_autotuning(chosen.map(gather).prefetch(2))
+
+
+# One run
+
+
+class Seconds(keras.callbacks.Callback):
+    """Notes how long each epoch takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.taken.append(time.perf_counter() - self.start)
+
+
+def run(row: str, seed: int, epochs: int, folder: Path) -> dict:
+    """Train one student and return what was measured."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    student = kd.students.build("resnet8", (32, 32, 3), 10, activation=None)
+    mix = ROWS[row](student.layers[-2].name)
+    for layer in student.layers:
+        if getattr(layer, "kernel_regularizer", None) is not None:
+            layer.kernel_regularizer.l2 /= mix.scale
+
+    read = {name for loss in mix["distillation_losses"] for name in _layers(loss)} | {"logits"}
+    names = [name for name in LAYERS if name in read]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ["image", *names]}
+    distiller = kd.Distiller(
+        stored_teacher({name: arrays[name].shape[2:] for name in names}),
+        student,
+        **mix,
+        teacher_inputs=lambda batch: [batch[name] for name in names],
+        student_inputs="image",
+        teacher_activation="linear",
+    )
+    train = batches(arrays, np.load(folder / "y.npy"), seed)
+    steps = len(train)
+    distiller.compile(
+        keras.optimizers.SGD(
+            keras.optimizers.schedules.CosineDecay(
+                0.0, (epochs - 1) * steps, warmup_target=RATE * mix.scale, warmup_steps=steps
+            ),
+            momentum=0.9,
+            nesterov=True,
+        ),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=0.1 if row == "label_smoothing" else 0.0
+        ),
+        metrics=["accuracy"],
+    )
+    seconds = Seconds()
+    history = distiller.fit(train, epochs=epochs, verbose=0, callbacks=[seconds]).history
+    x_test = cifar10.of_student(np.load(folder / "x_test.npy").astype("float32"))
+    answers = student.predict(x_test, batch_size=500, verbose=0).argmax(-1)
+    return {
+        "accuracy": round(float(np.mean(answers == np.load(folder / "y_test.npy"))), 4),
+        "agreement": round(
+            float(np.mean(answers == np.load(folder / "test_logits.npy").argmax(-1))), 4
+        ),
+        "train_accuracy": round(history["accuracy"][-1], 4),
+        "seconds_per_epoch": round(statistics.median(seconds.taken[1:]), 2),
+        "weights": _weights(mix),
+        "learning_rate": RATE * mix.scale,
+    }
+
+
+def _layers(loss) -> list[str]:
+    names = getattr(loss, "teacher_layer_name", None) or []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _weights(mix) -> dict[str, float]:
+    """The weights of the papers' sum: of the hard labels, and of each loss."""
+    share = mix["student_loss_weight"]
+    weights = {"labels": share * mix.scale}
+    pairs = zip(mix["distillation_losses"], mix["distillation_loss_weights"], strict=True)
+    weights.update({loss.name: weight * (1 - share) * mix.scale for loss, weight in pairs})
+    return {name: round(weight, 6) for name, weight in weights.items() if weight}
+
+
+# All runs
+
+
+def table(report: dict) -> str:
+    """Mean ± standard deviation over the seeds, in percent."""
+
+    def spread(runs, name):
+        values = [100 * run[name] for run in runs]
+        deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.2f}{deviation} %"
+
+    rows = [("teacher", f"{100 * report['teacher_accuracy']:.2f} %", "", "", "", "")]
+    for name, seeds in report["rows"].items():
+        runs = list(seeds.values())
+        weights = ", ".join(f"{loss} {weight:g}" for loss, weight in runs[0]["weights"].items())
+        seconds = statistics.median(run["seconds_per_epoch"] for run in runs)
+        rows.append(
+            (
+                name,
+                spread(runs, "accuracy"),
+                spread(runs, "agreement"),
+                weights,
+                len(runs),
+                f"{seconds:.1f}",
+            )
+        )
+    columns = ("", "accuracy", "agreement with the teacher", "weights", "seeds", "s / epoch")
+    return measure.table(columns, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="an .npz file")
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--work", type=Path, default=Path("methods-cifar-work"))
+    parser.add_argument("--results", type=Path, default=measure.RESULTS / "methods_cifar.json")
+    parser.add_argument("--table", action="store_true", help="print the results, train nothing")
+    arguments = parser.parse_args()
+    settings = {"epochs": arguments.epochs, "images": arguments.images, "views": VIEWS}
+    report = json.loads(arguments.results.read_text()) if arguments.results.exists() else None
+    if arguments.table:
+        print(table(report))
+        return
+    folder = arguments.work / f"{arguments.images}_images"
+    store(arguments, folder)
+    if report is None:
+        right = np.load(folder / "test_logits.npy").argmax(-1) == np.load(folder / "y_test.npy")
+        report = {**settings, "teacher_accuracy": round(float(right.mean()), 4), "rows": {}}
+    if {name: report[name] for name in settings} != settings:
+        parser.error(f"{arguments.results} holds runs of other settings: give another --results.")
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            runs = report["rows"].setdefault(row, {})
+            if str(seed) not in runs:
+                runs[str(seed)] = run(row, seed, arguments.epochs, folder)
+                print(row, seed, runs[str(seed)], flush=True)
+                measure.write(arguments.results, report)
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()
