@@ -96,9 +96,7 @@ def write(path: str | os.PathLike[str], result: Mapping[str, object]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {**result, "versions": versions(), "machine": machine()}
-    whole_or_nothing = path.with_name(f"{path.name}.part")  # a benchmark may be killed, and go on
-    whole_or_nothing.write_text(json.dumps(whole, indent=1) + "\n")
-    whole_or_nothing.replace(path)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"Written to {path}.")
 
 
