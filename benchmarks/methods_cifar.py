@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_distill as kd
-from keras_distill import data, epoch
+from keras_distill import data, epoch, schedules
 from keras_distill.augmentation import order_of_epoch
 
 VIEWS = 4
@@ -63,9 +63,23 @@ def alone(embedding):
     )
 
 
+def dkd(embedding):
+    mix = kd.losses.mix(kd.losses.DecoupledKD())
+    mix["distillation_loss_weights"] = [schedules.warm_up(3)]  # the paper's 20 of 240 epochs
+    return mix
+
+
 def rkd(embedding):
     layers = ("embedding", embedding)
     return kd.losses.mix(kd.losses.RKDDistance(*layers), kd.losses.RKDAngle(*layers))
+
+
+def crd_kd(embedding):
+    mix = kd.losses.mix(
+        kd.losses.ContrastiveDistillation("embedding", embedding), kd.losses.SoftTargets(4.0)
+    )
+    mix["distillation_loss_weights"][1] = 1.0  # beside CRD, not 0.9
+    return mix
 
 
 # Each takes the name of the student's last pooling, and returns arguments of the Distiller.
@@ -73,17 +87,23 @@ ROWS = {
     "alone": alone,
     "label_smoothing": alone,
     "KD": lambda _: kd.losses.mix(kd.losses.SoftTargets(4.0)),
-    "DKD": lambda _: kd.losses.mix(kd.losses.DecoupledKD()),
+    "DKD": dkd,
     "DIST": lambda _: kd.losses.mix(kd.losses.DIST(beta=2.0, gamma=2.0, temperature=4.0)),
     "standardised_KD": lambda _: kd.losses.mix(kd.losses.SoftTargets(2.0, standardize=True)),
     "Hint": lambda _: kd.losses.mix(kd.losses.Hint("stage2", "stage2_out")),
     "AT": lambda _: kd.losses.mix(kd.losses.AttentionTransfer(STAGES, STUDENT_STAGES)),
     "SP": lambda _: kd.losses.mix(kd.losses.SimilarityPreserving("stage3", "stage3_out")),
     "RKD": rkd,
-    "CRD_KD": lambda embedding: kd.losses.mix(
-        kd.losses.ContrastiveDistillation("embedding", embedding), kd.losses.SoftTargets(4.0)
-    ),
+    "CRD_KD": crd_kd,
 }
+
+
+def smoothed(y_true, y_pred):
+    """Cross-entropy with 0.1 of the label spread over all classes."""
+    labels = keras.ops.one_hot(keras.ops.reshape(y_true, (-1,)), 10)
+    return keras.losses.categorical_crossentropy(
+        labels, y_pred, from_logits=True, label_smoothing=0.1
+    )
 
 
 # The teacher, once
@@ -132,15 +152,22 @@ def store(arguments, folder: Path) -> None:
     unfinished.rename(folder)
 
 
+class Answer(keras.layers.Layer):
+    """Of a dict of what is stored the logits; so all of it belongs to one network."""
+
+    def call(self, stored):
+        return stored["logits"]
+
+
 def stored_teacher(shapes: dict) -> keras.Model:
     """A model that answers what it is given: a list of arrays in, logits out, each through a named layer."""
-    inputs = [keras.Input(shape) for shape in shapes.values()]
-    outputs = [keras.layers.Identity(name=name)(x) for name, x in zip(shapes, inputs, strict=True)]
-    return keras.Model(inputs, outputs[list(shapes).index("logits")])
+    inputs = {name: keras.Input(shape) for name, shape in shapes.items()}
+    stored = {name: keras.layers.Identity(name=name)(x) for name, x in inputs.items()}
+    return keras.Model(list(inputs.values()), Answer()(stored))
 
 
 def batches(stored: dict, y, seed: int) -> tf.data.Dataset:
-    """({name: float32 array}, one-hot labels), in an order that follows from (seed, epoch).
+    """({name: float32 array}, class numbers), in an order that follows from (seed, epoch).
 
     Args:
         stored: arrays (views, images, ...); epoch e reads view e mod views.
@@ -148,7 +175,7 @@ def batches(stored: dict, y, seed: int) -> tf.data.Dataset:
     """
     views, count = stored["image"].shape[:2]
     held = {name: tf.constant(a.reshape(-1, *a.shape[2:])) for name, a in stored.items()}
-    labels = tf.one_hot(y, 10)
+    labels = tf.constant(y, tf.int32)
 
     def indices(_):
         number = tf.identity(epoch.variable())
@@ -214,9 +241,7 @@ def run(row: str, seed: int, epochs: int, folder: Path) -> dict:
             momentum=0.9,
             nesterov=True,
         ),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=0.1 if row == "label_smoothing" else 0.0
-        ),
+        loss=smoothed if row == "label_smoothing" else "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     seconds = Seconds()
@@ -244,8 +269,11 @@ def _weights(mix) -> dict[str, float]:
     """The weights of the papers' sum: of the hard labels, and of each loss."""
     share = mix["student_loss_weight"]
     weights = {"labels": share * mix.scale}
-    pairs = zip(mix["distillation_losses"], mix["distillation_loss_weights"], strict=True)
-    weights.update({loss.name: weight * (1 - share) * mix.scale for loss, weight in pairs})
+    with schedules.at(step=0, epoch=1000):
+        for loss, weight in zip(
+            mix["distillation_losses"], mix["distillation_loss_weights"], strict=True
+        ):
+            weights[loss.name] = float(schedules.value(weight)) * (1 - share) * mix.scale
     return {name: round(weight, 6) for name, weight in weights.items() if weight}
 
 
