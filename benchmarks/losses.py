@@ -190,7 +190,7 @@ def memory_of_angle() -> list[dict]:
     """Peaks for batches of 64, 256 and 512, with the default bound and without one, in fresh processes."""
     rows = []
     for batch in (64, 256, 512):
-        for max_examples in (128, batch):
+        for max_examples in sorted({128, max(batch, 128)}):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 mebibytes = pool.apply(peak_of_angle, (batch, max_examples))
             rows.append({"batch": batch, "max_examples": max_examples, "mebibytes": mebibytes})
