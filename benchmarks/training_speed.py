@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import measure
+import networks
 import numpy as np
 import tensorflow as tf
 
@@ -30,33 +31,14 @@ import keras_distill as kd
 STEPS = 20  # in a block
 
 
-def resnet20(input_shape, num_classes) -> keras.Model:
-    """The ResNet-20 of the CIFAR-10 section of He et al. 2015 (arXiv 1512.03385), ending in logits."""
-
-    def convolution(x, filters, strides=1, kernel_size=3):
-        x = keras.layers.Conv2D(
-            filters, kernel_size, strides=strides, padding="same", use_bias=False
-        )(x)
-        return keras.layers.BatchNormalization()(x)
-
-    inputs = keras.Input(input_shape)
-    x = keras.layers.ReLU()(convolution(inputs, 16))
-    for stage, filters in enumerate((16, 32, 64)):
-        for block in range(3):
-            strides = 2 if stage and not block else 1
-            y = keras.layers.ReLU()(convolution(x, filters, strides))
-            y = convolution(y, filters)
-            if strides > 1:
-                x = convolution(x, filters, strides, kernel_size=1)
-            x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(num_classes)(x), name="resnet20")
-
-
 def resnets():
     """ResNet-20 teaches ResNet-8 on 32×32, batches of 128."""
     shape = (32, 32, 3)
-    return resnet20(shape, 10), kd.students.build("resnet8", shape, 10, activation=None), 128
+    return (
+        networks.resnet(20, shape, 10),
+        kd.students.build("resnet8", shape, 10, activation=None),
+        128,
+    )
 
 
 def mobilenets():
@@ -72,15 +54,6 @@ def mobilenets():
 PAIRS = {"ResNet-20 → ResNet-8": resnets, "MobileNetV2 1.0 → 0.35": mobilenets}
 
 
-def like_trained(model: keras.Model, x) -> None:
-    """Statistics of BatchNormalization that belong to the data, so that no activation is denormal."""
-    model.compile("sgd", "mse")
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(x, training=True)
-
-
 def measured(pair: str, rounds: int) -> dict:
     keras.utils.set_random_seed(0)
     teacher, student, batch_size = PAIRS[pair]()
@@ -88,22 +61,21 @@ def measured(pair: str, rounds: int) -> dict:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (count, *teacher.input_shape[1:])).astype("float32")
     y = rng.integers(0, 10, count).astype("int32")
-    like_trained(teacher, x[:batch_size])
+    networks.like_trained(teacher, x[:batch_size])
     batches = [tf.constant(x[i : i + batch_size]) for i in range(0, count, batch_size)]
     answer = tf.function(lambda batch: teacher(batch, training=False))
 
-    def pupil():
-        copy = keras.models.clone_model(student)
-        copy.set_weights(student.get_weights())
-        return copy
-
     models = {
-        "student": pupil(),
+        "student": networks.copy(student),
         "keras": keras.distillation.Distiller(
-            teacher, pupil(), keras.distillation.LogitsDistillation(temperature=4.0)
+            teacher, networks.copy(student), keras.distillation.LogitsDistillation(temperature=4.0)
         ),
-        "ours": kd.Distiller(teacher, pupil(), kd.losses.SoftTargets(temperature=4.0)),
-        "ours, not folded": kd.Distiller(teacher, pupil(), kd.losses.SoftTargets(temperature=4.0)),
+        "ours": kd.Distiller(
+            teacher, networks.copy(student), kd.losses.SoftTargets(temperature=4.0)
+        ),
+        "ours, not folded": kd.Distiller(
+            teacher, networks.copy(student), kd.losses.SoftTargets(temperature=4.0)
+        ),
     }
     for name, model in models.items():
         fold = {"fold_teacher": False} if name == "ours, not folded" else {}
