@@ -40,8 +40,8 @@ def loss_weights(weights, count: int) -> list[float]:
             continue
         if not _is_number(weight) or not math.isfinite(weight) or weight < 0:
             raise ValueError(
-                "distillation_loss_weights must be finite numbers of at least 0, or schedules, got "
-                f"{weight!r}."
+                f"distillation_loss_weights must be finite numbers of at least 0, got {weight!r} (or "
+                "schedules, see keras_distill.schedules)."
             )
     return list(weights)
 

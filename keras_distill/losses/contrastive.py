@@ -22,12 +22,14 @@ _NEVER = -1e30  # a logit
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ContrastiveDistillation(LossWithWeights):
-    """Contrastive representation distillation (CRD), as InfoNCE.
+    """Contrastive representation distillation (CRD): an example's two embeddings are closest to each other.
 
     `½ · mean_i [−log softmax_j(s_i·t_j / τ)[i] − log softmax_j(t_i·s_j / τ)[i]]`, where s and t are linear
     maps of the features (averaged over positions first), of L2 norm 1. Other examples of the same class are
     no negatives where integer labels are there. With a memory bank, `negatives` of its rows are drawn as
     further j in each step; a row of the bank is a running mean of an example's embeddings.
+
+    When: the student's representation is to be used for more than the classes it learns.
 
     Args:
         teacher_layer_name, student_layer_name: path of a layer of each network; None for the outputs.

@@ -23,6 +23,8 @@ class DIST(LogitLoss):
 
     What does not vary in either network (all of a class in a batch of one) counts 0; in one alone, 1.
 
+    When: the teacher is much stronger than the student, or was trained in another way.
+
     Args:
         beta: β, a number or a schedule; 2 on CIFAR-100.
         gamma: γ, a number or a schedule; 2 on CIFAR-100.
@@ -30,7 +32,7 @@ class DIST(LogitLoss):
         standardize, class_indices, output, name: see `LogitLoss`.
 
     Customary weights: 1 for the hard labels, 1 for this loss.
-    Source: Huang et al. 2022, arXiv 2205.10536, equations 8 to 10.
+    Source: Huang et al. 2022, arXiv 2205.10536.
     """
 
     def __init__(

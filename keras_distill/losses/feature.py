@@ -25,6 +25,8 @@ class Hint(ConnectedLoss):
 
     `mean (connector(f_s) − f_t)²` over batch, positions and channels.
 
+    When: a middle layer of a deep student is to be guided; it wants a good place more than the others.
+
     Args:
         teacher_layer_name, student_layer_name: paths of layers, lists of them, or "auto".
         connector: "auto", None, a layer, or a list; see `ConnectedLoss`.
@@ -88,6 +90,8 @@ class CosineFeatures(ConnectedLoss):
     `mean (1 − cos(f_s, f_t))` over examples and positions (tokens). A vector of zeros has cosine 0 with
     anything but another one.
 
+    When: transformers and other networks of one width, hidden state by hidden state.
+
     Args:
         teacher_layer_name, student_layer_name, connector, output, name: see `ConnectedLoss`.
 
@@ -119,6 +123,8 @@ class AttentionTransfer(FeatureLoss):
 
     `mean over batch and positions of (n(a_s) − n(a_t))²`, where `a = mean_c |f|^p` is the map of a layer's
     activity and n divides an example's map by its L2 norm. The numbers of channels need not agree.
+
+    When: CNNs, whatever their widths; it is cheap and has no weights of its own.
 
     Args:
         teacher_layer_name, student_layer_name: paths of layers, lists of them, or "auto".
@@ -190,11 +196,13 @@ class NeuronSelectivity(FeatureLoss):
     layers' channels, each a map over the positions of L2 norm 1, with the kernel `k(a, b) = (aᵀb)²`. The
     numbers of channels need not agree.
 
+    When: CNNs of different widths whose places matter more than their channels' order.
+
     Args:
         teacher_layer_name, student_layer_name, output, name: see `FeatureLoss`.
 
     Customary weights: 1 for the hard labels, 50 for this loss.
-    Source: Huang & Wang 2017, arXiv 1707.01219, equation 5.
+    Source: Huang & Wang 2017, arXiv 1707.01219.
     """
 
     customary_weights = (1.0, 50.0)
@@ -239,6 +247,8 @@ class ChannelWise(ConnectedLoss):
     positions of a channel. For dense prediction: on the logits `(batch, height, width, classes)` (no layers
     named), or on features.
 
+    When: segmentation and other dense prediction.
+
     Args:
         teacher_layer_name, student_layer_name: paths of layers, lists of them, or "auto"; None for logits.
         temperature: T, a number or a schedule.
@@ -246,7 +256,7 @@ class ChannelWise(ConnectedLoss):
         output, name: see `FeatureLoss`.
 
     Customary weights: 1 for the hard labels; 3 for this loss on logits, 50 on features.
-    Source: Shu et al. 2021, arXiv 2011.13256, equation 4.
+    Source: Shu et al. 2021, arXiv 2011.13256.
     """
 
     compares_positions = True

@@ -20,6 +20,8 @@ class FSP(ConnectedLoss):
     f_low[a]·f_high[b]`, `(channels of one layer, channels of the next)`. The larger map of two is
     average-pooled to the smaller; teacher and student may have maps of different sizes.
 
+    When: CNNs of the same stages, with a student that is trained further on other data afterwards.
+
     Args:
         teacher_layer_name: layers from shallow to deep, two at least; or "auto".
         student_layer_name: as many of the student.
@@ -27,7 +29,7 @@ class FSP(ConnectedLoss):
         output, name: see `FeatureLoss`.
 
     Customary weights: 1 for the hard labels, 50 for this loss.
-    Source: Yim et al. 2017, A Gift from Knowledge Distillation, CVPR, equations 1 and 2.
+    Source: Yim et al. 2017, A Gift from Knowledge Distillation, CVPR.
     """
 
     customary_weights = (1.0, 50.0)

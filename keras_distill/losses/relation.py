@@ -95,11 +95,14 @@ class RKDDistance(RelationLoss):
     `mean_ij SmoothL1(d_s[i, j] − d_t[i, j])` over batch², where d are the Euclidean distances divided by the
     mean of the positive ones.
 
+    When: the output is an embedding (retrieval, faces), or the features of the two have nothing
+    else in common.
+
     Args:
         teacher_layer_name, student_layer_name, output, name: see `RelationLoss`.
 
     Customary weights: 1 for the hard labels, 25 for this loss.
-    Source: Park et al. 2019, arXiv 1904.05068, equation 6.
+    Source: Park et al. 2019, arXiv 1904.05068.
     """
 
     customary_weights = (1.0, 25.0)
@@ -140,13 +143,15 @@ class RKDAngle(RelationLoss):
     It takes `(2 or 3)·4·n³` bytes for n examples: 8 MiB each for 128, of which there are never more; in
     larger batches the first `max_examples` are compared, which are others in each step.
 
+    When: together with RKDDistance.
+
     Args:
         teacher_layer_name, student_layer_name: see `RelationLoss`.
         max_examples: the most examples of a batch to compare, 3 at least.
         output, name: see `RelationLoss`.
 
     Customary weights: 1 for the hard labels, 50 for this loss.
-    Source: Park et al. 2019, arXiv 1904.05068, equation 9.
+    Source: Park et al. 2019, arXiv 1904.05068.
     """
 
     customary_weights = (1.0, 50.0)
@@ -209,11 +214,13 @@ class SimilarityPreserving(RelationLoss):
     `‖n(F_s F_sᵀ) − n(F_t F_tᵀ)‖²_F / batch²`, where F are the flattened features and n divides each row by
     its L2 norm.
 
+    When: networks of different kinds; it is cheap and has no weights of its own.
+
     Args:
         teacher_layer_name, student_layer_name, output, name: see `RelationLoss`.
 
     Customary weights: 1 for the hard labels, 3000 for this loss.
-    Source: Tung & Mori 2019, arXiv 1907.09682, equation 4.
+    Source: Tung & Mori 2019, arXiv 1907.09682.
     """
 
     customary_weights = (1.0, 3000.0)
@@ -248,6 +255,8 @@ class CorrelationCongruence(RelationLoss):
     `‖K_s − K_t‖²_F / batch²`, where `K[i, j] = Σ_{p ≤ order} e^(−2γ) (2γ)^p / p! · (f_i · f_j)^p` is the
     Taylor series of the Gaussian kernel `exp(−γ ‖f_i − f_j‖²)` of the L2-normalised features.
 
+    When: embeddings, as RKDDistance.
+
     Args:
         teacher_layer_name, student_layer_name: see `RelationLoss`.
         gamma: γ of the kernel.
@@ -255,7 +264,7 @@ class CorrelationCongruence(RelationLoss):
         output, name: see `RelationLoss`.
 
     Customary weights: 1 for the hard labels, 1 for this loss (none is customary).
-    Source: Peng et al. 2019, arXiv 1904.01802, equations 6 and 9.
+    Source: Peng et al. 2019, arXiv 1904.01802.
     """
 
     def __init__(
@@ -311,11 +320,13 @@ class PKT(RelationLoss):
     `mean_ij q_t[i, j] · log(q_t[i, j] / q_s[i, j])` over batch², where q are the cosine similarities, mapped
     to 0..1 by (s + 1) / 2 and divided by the sum of their row.
 
+    When: embeddings that are searched for neighbours, and across modalities.
+
     Args:
         teacher_layer_name, student_layer_name, output, name: see `RelationLoss`.
 
     Customary weights: 1 for the hard labels, 30000 for this loss.
-    Source: Passalis & Tefas 2018, arXiv 1803.10837, equations 5 to 8.
+    Source: Passalis & Tefas 2018, arXiv 1803.10837.
     """
 
     customary_weights = (1.0, 30000.0)

@@ -20,6 +20,8 @@ class SoftTargets(LogitLoss):
     `T² · mean_i KL(softmax(z_t / T) ‖ softmax(z_s / T))`; the T² keeps the gradient's size when T changes.
     For sigmoid outputs, the KL of each label's two outcomes, summed over the labels.
 
+    When: first of all; it is what the others are measured against.
+
     Args:
         temperature: T, 0.01 to 1000; the higher, the more the order of the wrong classes counts. 4 is
             customary, 2 with `standardize`.
@@ -96,6 +98,9 @@ class LogitMSE(LogitLoss):
     `mean_i Σ_c (z_s − z_t)²`. Soft targets at a high temperature come to the same but for the size and for
     the mean of each row of logits, which this loss teaches too.
 
+    When: there is no temperature to be chosen, labels are missing, or the outputs are no classes
+    (boxes, scores).
+
     Args:
         standardize, class_indices, output, name: see `LogitLoss`.
 
@@ -134,13 +139,15 @@ class VirtualTeacher(LogitLoss):
 
     It needs labels and reads no teacher: `Distiller(None, student, VirtualTeacher())`.
 
+    When: there is no teacher.
+
     Args:
         temperature: T.
         correct_probability: u of the true class, between 0 and 1.
         standardize, output, name: see `LogitLoss`.
 
     Customary weights: 0.9 for the hard labels, 0.1 for this loss (0.1 to 0.95 in the paper).
-    Source: Yuan et al. 2020, arXiv 1909.11723, equation 9.
+    Source: Yuan et al. 2020, arXiv 1909.11723.
     """
 
     needs_labels = True

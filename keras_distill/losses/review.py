@@ -20,9 +20,12 @@ _LEVELS = (4, 2, 1)
 class ReviewKD(LossWithWeights):
     """Knowledge review: each stage of the teacher is learned from this and all later stages of the student.
 
-    From the last stage to the first, the student's features are fused with what came of the later stages
+    `Σ_k HCL(F_k(f_s[k], f_s[k+1], …), f_t[k])`, where HCL is `hierarchical_context` and F_k a fusion: from
+    the last stage to the first, the student's features are fused with what came of the later stages
     (weighed by an attention map for each of the two), and a 3×3 convolution makes of it the teacher's
-    features of that stage. They are compared by `hierarchical_context`, and the stages are summed.
+    features of that stage.
+
+    When: CNNs with several stages, and accuracy counts more than the time of a step.
 
     Args:
         teacher_layer_name: layers at the ends of stages, from shallow to deep, two at least; or "auto".

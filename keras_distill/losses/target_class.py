@@ -24,6 +24,9 @@ class DecoupledKD(LogitLoss):
     temperature T, and `NCKD = T² · mean_i KL` of the softmax over the other classes alone (0 for two
     classes).
 
+    When: the teacher is nearly always right on the training data, so that plain soft targets carry
+    little.
+
     Args:
         alpha: α, a number or a schedule.
         beta: β, a number or a schedule; 8 on CIFAR-100, 2 or 6 for some pairs of networks.
@@ -99,13 +102,15 @@ class NormalizedKD(LogitLoss):
     `mean_i [−p_t[y]·log p_s[y] − γ·T²·Σ_{c≠y} p̂_t[c]·log p̂_s[c]]`, where p is at temperature 1 and p̂ is the
     softmax at temperature T over the classes other than y. It is not 0 where student and teacher agree.
 
+    When: as for DecoupledKD; it needs no warm-up and works at temperature 1.
+
     Args:
         gamma: γ, a number or a schedule.
         temperature: T, a number or a schedule.
         standardize, class_indices, output, name: see `LogitLoss`.
 
     Customary weights: 1 for the hard labels, 1 for this loss.
-    Source: Yang et al. 2023, arXiv 2303.13005, equation 10.
+    Source: Yang et al. 2023, arXiv 2303.13005.
     """
 
     needs_labels = True

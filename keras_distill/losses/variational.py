@@ -23,6 +23,9 @@ class VariationalInformation(LossWithWeights):
     convolutions with ReLU between) and whose variance `σ² = softplus(ρ) + 1e-5` is one number for each
     channel. It can be negative.
 
+    When: teacher and student are of different kinds, so that only a part of the features
+    can be predicted.
+
     Args:
         teacher_layer_name, student_layer_name, output, name: see `FeatureLoss`.
         initial_variance: σ² at the start.
@@ -32,7 +35,7 @@ class VariationalInformation(LossWithWeights):
         rhos: for each pair the ρ, `(channels,)`.
 
     Customary weights: 1 for the hard labels, 1 for this loss.
-    Source: Ahn et al. 2019, arXiv 1904.05835, equation 5.
+    Source: Ahn et al. 2019, arXiv 1904.05835.
     """
 
     def __init__(

@@ -1,0 +1,480 @@
+"""Losses in a Distiller: inner layers, connectors, weights that change, weights of examples, and saving."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_distill as kd
+from keras_distill import example_weighting, losses, schedules
+from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
+from tests.golden import response as golden
+
+SCE = "sparse_categorical_crossentropy"
+COUNT, SIZE, CLASSES = 8, 8, 3
+
+
+def cnn(width, size=SIZE, name=None):
+    """Three stages, ending in logits; layers "stage0" to "stage2", "pool" and "top"."""
+    x = inputs = keras.Input((size, size, 3))
+    for stage in range(3):
+        strides = 2 if stage else 1
+        x = layers.Conv2D(width * 2**stage, 3, strides=strides, padding="same")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU(name=f"stage{stage}")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, name="top")(x), name=name)
+
+
+def images():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(COUNT, SIZE, SIZE, 3)).astype("float32")
+    return x, rng.integers(0, CLASSES, COUNT)
+
+
+def compiled(model, **options):
+    """Run eagerly, for the time that a trace takes; SGD, so that a step shows its gradient."""
+    model.compile(keras.optimizers.SGD(0.01), SCE, run_eagerly=True, **options)
+    return model
+
+
+def step(model, x, y, **options):
+    return model.train_on_batch(x, y, return_dict=True, **options)
+
+
+STAGES = ["stage0", "stage1", "stage2"]
+ALL = {
+    "soft_targets": lambda: losses.SoftTargets(2.0, standardize=True),
+    "decoupled_kd": lambda: losses.DecoupledKD(beta=2.0),
+    "dist": lambda: losses.DIST(temperature=2.0),
+    "normalized_kd": lambda: losses.NormalizedKD(),
+    "logit_mse": lambda: losses.LogitMSE(),
+    "virtual_teacher": lambda: losses.VirtualTeacher(),
+    "hint": lambda: losses.Hint("stage1", "stage1"),
+    "attention_transfer": lambda: losses.AttentionTransfer(STAGES, STAGES),
+    "neuron_selectivity": lambda: losses.NeuronSelectivity("stage2", "stage2"),
+    "variational_information": lambda: losses.VariationalInformation("stage2", "stage2"),
+    "review_kd": lambda: losses.ReviewKD(STAGES, STAGES),
+    "channel_wise": lambda: losses.ChannelWise("stage1", "stage2"),
+    "cosine_features": lambda: losses.CosineFeatures("pool", "pool"),
+    "rkd_distance": lambda: losses.RKDDistance("pool", "pool"),
+    "rkd_angle": lambda: losses.RKDAngle("pool", "pool"),
+    "similarity_preserving": lambda: losses.SimilarityPreserving("stage2", "stage2"),
+    "correlation_congruence": lambda: losses.CorrelationCongruence("pool", "pool"),
+    "pkt": lambda: losses.PKT("pool", "pool"),
+    "fsp": lambda: losses.FSP(STAGES, STAGES),
+    "contrastive_distillation": lambda: losses.ContrastiveDistillation("pool", "pool", 4),
+}
+
+
+def test_every_loss_is_tried_here():
+    known = (*losses.RESPONSES, *losses.FEATURES, *losses.RELATIONS)
+    assert {type(make()) for make in ALL.values()} == set(known)
+
+
+@pytest.mark.filterwarnings("ignore:.*weights of its own")
+@pytest.mark.parametrize("name", ALL)
+def test_every_loss_trains_and_a_saved_distiller_goes_on_with_it(tmp_path, name):
+    x, y = images()
+    model = compiled(kd.Distiller(cnn(4), cnn(2), ALL[name](), student_loss_weight=0.2))
+    before = weights_of(model)
+    logs = step(model, x, y)
+    assert np.isfinite(logs[name])
+    assert logs["loss"] == pytest.approx(0.2 * logs["student_loss"] + 0.8 * logs[name], rel=1e-5)
+    trained = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
+    assert all(trained)
+    model.save(tmp_path / "d.keras")
+    again = keras.models.load_model(tmp_path / "d.keras")
+    assert again.distillation_losses[0].get_config() == model.distillation_losses[0].get_config()
+    assert equal_weights(weights_of(again), weights_of(model))
+    logs, others = step(model, x, y), step(again, x, y)
+    assert others[name] == pytest.approx(logs[name], rel=1e-6)
+
+
+def test_connectors_are_saved_with_the_distiller_and_not_in_the_student(tmp_path):
+    x, y = images()
+
+    def new():
+        loss = losses.Hint(["stage1", "stage2"], ["stage1", "stage2"])
+        return compiled(kd.Distiller(cnn(4, name="teacher"), cnn(2), loss))
+
+    model = new()
+    (loss,) = model.distillation_losses
+    kernels = [connector.linear.kernel for connector in loss.connectors]
+    assert [kernel.shape for kernel in kernels] == [(4, 8), (8, 16)]
+    before = [np.array(kernel) for kernel in kernels]
+    step(model, x, y)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, kernels, strict=True))
+    assert not {id(k) for k in kernels} & {id(weight) for weight in model.student.weights}
+    model.save_weights(tmp_path / "d.weights.h5")
+    other = new()
+    other.load_weights(tmp_path / "d.weights.h5")
+    others = [connector.linear.kernel for connector in other.distillation_losses[0].connectors]
+    assert all(np.array_equal(a, b) for a, b in zip(kernels, others, strict=True))
+
+
+def test_a_hint_of_a_relu_goes_through_a_relu():
+    def activation(layer):
+        (loss,) = kd.Distiller(cnn(4), cnn(2), losses.Hint(layer, layer)).distillation_losses
+        return loss.connectors[0].activation
+
+    assert activation("stage1") is keras.activations.relu
+    assert activation("pool") is keras.activations.relu  # the mean of what is not negative
+    assert activation("batch_normalization") is not keras.activations.relu
+
+
+def test_a_connector_of_ones_own_may_change_sizes():
+    x, y = images()
+    own = layers.Conv2D(8, 3, strides=2, padding="same")
+    loss = losses.Hint("stage2", "stage1", connector=own)  # 2×2×16 and 4×4×4
+    with pytest.raises(ValueError, match=r"8 channels after the connector and .* 16: pass"):
+        kd.Distiller(cnn(4), cnn(2), loss)
+    own = layers.Conv2D(16, 3, strides=2, padding="same")
+    model = compiled(
+        kd.Distiller(cnn(4), cnn(2), losses.Hint("stage2", "stage1", connector=own))
+    )
+    assert np.isfinite(step(model, x, y)["hint"])
+    with pytest.raises(ValueError, match=r"4 channels and the teacher's .* have 8: pass"):
+        kd.Distiller(cnn(4), cnn(2), losses.Hint("stage1", "stage1", connector=None))
+
+
+def test_a_connector_larger_than_the_student_is_told():
+    teacher = cnn(64)
+    with pytest.warns(UserWarning, match=r"Hint has \d[\d,]+ weights of its own, more than .* \d"):
+        kd.Distiller(teacher, mlp_of_images(), losses.Hint("pool", "hidden"))
+
+
+def mlp_of_images():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Dense(2, name="hidden")(layers.GlobalAveragePooling2D()(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def test_kerass_distiller_trains_the_weights_of_our_losses():
+    x, y = images()
+    loss = losses.Hint("stage1", "stage1")
+    model = keras.distillation.Distiller(cnn(4), cnn(2), loss)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, verbose=0)
+    kernel = loss.connectors[0].linear.kernel
+    before = np.array(kernel)
+    model.fit(x, y, verbose=0)
+    assert not np.array_equal(before, kernel)
+
+
+def test_networks_that_are_not_built_get_their_connectors_at_the_first_batch():
+    x, y = examples()
+    teacher = mlp(width=16)
+    model = kd.Distiller(teacher, Subclassed(), losses.Hint("hidden", "dense"))
+    hidden = model.student.hidden.name
+    model = kd.Distiller(teacher, Subclassed(), losses.Hint("hidden", hidden))
+    assert not model.distillation_losses[0].built
+    model.compile("sgd", SCE, metrics=["accuracy"])
+    model.fit(x, y, verbose=0)
+    assert model.distillation_losses[0].connectors[0].linear.kernel.shape == (8, 16)
+    assert len(model.trainable_variables) == 4 + 3
+
+
+def test_auto_names_the_ends_of_equal_stages():
+    loss = losses.AttentionTransfer("auto")
+    model = kd.Distiller(cnn(4, size=16), cnn(2, size=8), loss, teacher_inputs=layers.Resizing(16, 16))
+    assert model.distillation_losses[0].student_layer_name == STAGES
+    assert model.distillation_losses[0].teacher_layer_name == STAGES
+    assert loss.teacher_layer_name == "auto"  # for the next pair of networks
+    model = kd.Distiller(cnn(4), cnn(2), losses.SimilarityPreserving("auto"))
+    assert model.distillation_losses[0].teacher_layer_name == "stage2"
+
+
+def test_one_loss_with_weights_serves_one_pair_of_networks():
+    loss = losses.Hint("stage1", "stage1")
+    kd.Distiller(cnn(4), cnn(2), loss)
+    kd.Distiller(cnn(4), cnn(2), loss)  # of the same shapes: it goes on
+    with pytest.raises(ValueError, match=r"This Hint has weights .* make a new one"):
+        kd.Distiller(cnn(4), cnn(3), loss)
+
+
+# What changes in time
+
+
+def test_temperature_and_weights_may_be_schedules():
+    x, y = examples()
+    temperature = schedules.ByEpoch(keras.optimizers.schedules.PolynomialDecay(8.0, 2, 2.0))
+    loss = losses.SoftTargets(temperature)
+    model = kd.Distiller(
+        mlp(), mlp(), loss, distillation_loss_weights=[schedules.warm_up(4, to=2.0)]
+    )
+    model.compile(keras.optimizers.SGD(0.0), SCE)
+    history = model.fit(x, y, epochs=3, verbose=0).history
+    teacher, student = (network.predict(x, verbose=0) for network in (model.teacher, model.student))
+    for epoch, (degrees, weight) in enumerate([(8, 0.5), (5, 1.0), (2, 1.5)]):
+        value = golden.soft_targets(teacher, student, degrees)
+        assert history["soft_targets"][epoch] == pytest.approx(value, rel=1e-4)
+        assert history["distillation_loss"][epoch] == pytest.approx(weight * value, rel=1e-4)
+    again = kd.Distiller.from_config(model.get_config())
+    assert isinstance(again.distillation_losses[0].temperature, schedules.ByEpoch)
+    with schedules.at(step=0, epoch=3):
+        assert float(schedules.value(again.distillation_loss_weights[0])) == 2.0
+
+
+def test_schedules_by_the_step_count_steps():
+    x, y = examples()
+    rise = keras.optimizers.schedules.PolynomialDecay(0.0, 10, 10.0)
+    model = kd.Distiller(mlp(), mlp(), "logit_mse", distillation_loss_weights=[rise])
+    model.compile(keras.optimizers.SGD(0.0), SCE)
+    value = [step(model, x, y) for _ in range(3)][-1]
+    logs = model.fit(x, y, batch_size=24, epochs=1, verbose=0).history
+    assert logs["distillation_loss"][0] == pytest.approx(3 * logs["logit_mse"][0], rel=1e-4)
+    assert np.isfinite(value["loss"])
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: losses.DecoupledKD(alpha=-1), "alpha must be a number of at least 0, got -1"),
+        (lambda: losses.AttentionTransfer(p=0.5), "p must be a number of at least 1, got 0.5"),
+        (lambda: losses.ContrastiveDistillation(temperature=0), "a positive number, got 0"),
+        (
+            lambda: losses.SoftTargets(keras.optimizers.schedules.PolynomialDecay(0.0, 5, 1.0)),
+            "temperature must be .* its schedule starts with 0.0",
+        ),
+        (lambda: schedules.warm_up(0), "epochs must be a whole number of at least 1"),
+        (lambda: schedules.ByEpoch(3.0), "takes one of keras.optimizers.schedules, got float"),
+        (lambda: losses.RKDAngle(max_examples=2), "at least 3, got 2"),
+        (lambda: losses.VirtualTeacher(correct_probability=1.0), "between 0 and 1, got 1.0"),
+        (lambda: losses.ReviewKD(mid=0), "mid must be"),
+        (lambda: losses.CorrelationCongruence(order=0), "order must be"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+# Balanced weights
+
+
+def test_uncertainty_weighting_is_the_formula_and_evens_out():
+    x, y = examples()
+    terms = ["soft_targets", losses.LogitMSE()]
+    model = kd.Distiller(
+        mlp(width=16),
+        mlp(),
+        terms,
+        distillation_loss_weights=[1.0, 1000.0],
+        loss_balancing="uncertainty",
+    )
+    model.compile(keras.optimizers.SGD(0.0), SCE, run_eagerly=True)
+    logs = step(model, x, y)
+    parts = [0.5 * logs["student_loss"], 0.5 * logs["soft_targets"], 500 * logs["logit_mse"]]
+    assert logs["loss"] == pytest.approx(sum(parts), rel=1e-4)
+    balance = model.loss_balancing
+    shift = np.array([0.5, -1.0, 2.0], "float32")
+    balance.log_variances.assign(shift)
+    assert step(model, x, y)["loss"] == pytest.approx(np.sum(np.exp(-shift) * parts + shift), rel=1e-4)
+    for _ in range(400):
+        with ops_gradient(balance, parts) as slope:
+            balance.log_variances.assign_sub(0.1 * np.clip(slope, -1, 1))
+    np.testing.assert_allclose(np.array(balance.weights_now()) * parts, 1.0, rtol=1e-2)
+    again = kd.Distiller.from_config(model.get_config())
+    assert type(again.loss_balancing) is type(balance)
+    with pytest.raises(ValueError, match="loss_balancing='gradients' is not known"):
+        kd.Distiller(mlp(), mlp(), "soft_targets", loss_balancing="gradients")
+
+
+class ops_gradient:
+    """The gradient of the balanced sum."""
+
+    def __init__(self, balance, parts):
+        self.balance, self.parts = balance, parts
+
+    def __enter__(self):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            total = self.balance.total(self.parts)
+        return tape.gradient(total, self.balance.log_variances.value).numpy()
+
+    def __exit__(self, *_):
+        return False
+
+
+# Weights of examples
+
+
+def probabilities(logits):
+    return golden.softmax(np.asarray(logits, "float64"))
+
+
+RULES = {
+    "confidence": lambda p, y: p.max(-1),
+    "margin": lambda p, y: np.sort(p)[:, -1] - np.sort(p)[:, -2],
+    "true_label": lambda p, y: np.where(p.argmax(-1) == y, p[np.arange(len(y)), y], 0),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_example_weighting_weighs_the_soft_terms_alone(rule):
+    x, y = examples()
+    teacher = mlp(width=16)
+    kernel = teacher.get_layer("top").kernel
+    kernel.assign(4 * kernel)
+    model = compiled(kd.Distiller(teacher, mlp(), "soft_targets", example_weighting=rule))
+    student = model.student.predict(x, verbose=0)
+    logits = teacher.predict(x, verbose=0)
+    own = np.linspace(0, 2, len(y)).astype("float32")
+    logs = step(model, x, y, sample_weight=own)
+    weights = own * RULES[rule](probabilities(logits), y)
+    rows = [golden.soft_targets(t[None], s[None], 4.0) for t, s in zip(logits, student, strict=True)]
+    assert logs["soft_targets"] == pytest.approx(np.mean(weights * rows), rel=1e-4)
+    hard = [golden.crossentropy(y[i : i + 1], student[i : i + 1]) for i in range(len(y))]
+    assert logs["student_loss"] == pytest.approx(np.mean(own * hard), rel=1e-4)
+
+
+def test_example_weighting_reaches_inner_layers_and_takes_functions():
+    x, y = images()
+
+    def none(teacher_logits, labels):
+        return ops.zeros_like(teacher_logits[:, 0])
+
+    terms = ["soft_targets", losses.AttentionTransfer("auto"), losses.RKDDistance("pool", "pool")]
+    model = compiled(kd.Distiller(cnn(4), cnn(2), terms, example_weighting=none))
+    assert step(model, x, y)["distillation_loss"] == 0
+    with pytest.raises(ValueError, match="example_weighting='best' is not known"):
+        kd.Distiller(cnn(4), cnn(2), terms, example_weighting="best")
+    unlabelled = kd.Distiller(
+        mlp(), mlp(), "soft_targets", student_loss_weight=0, example_weighting="true_label"
+    )
+    unlabelled.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match="needs the hard labels"):
+        unlabelled.train_on_batch(examples()[0])
+
+
+def test_weights_of_one_unit_are_those_of_its_two_classes(rng):
+    z = rng.normal(size=(6, 1)).astype("float32")
+    two = np.concatenate([np.zeros_like(z), z], axis=-1)
+    y = np.array([0, 1, 1, 0, 1, 0])
+    for rule in RULES:
+        one = example_weighting.weights(rule, z, y, "sigmoid")
+        np.testing.assert_allclose(one, example_weighting.weights(rule, two, y), rtol=1e-6)
+    with pytest.raises(ValueError, match="each right or wrong by itself"):
+        example_weighting.weights("margin", two, y, "sigmoid")
+
+
+# Labels, teachers, masks, NaN
+
+
+def test_losses_that_need_labels_say_so():
+    model = kd.Distiller(mlp(), mlp(), losses.DecoupledKD(), student_loss_weight=0)
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match="DecoupledKD needs the hard labels, and there are none"):
+        model.train_on_batch(examples()[0])
+
+
+def test_the_virtual_teacher_needs_no_other():
+    x, y = examples()
+    model = compiled(kd.Distiller(None, mlp(), losses.VirtualTeacher(), student_loss_weight=0.9))
+    assert model.teacher is None
+    student = model.student.predict(x, verbose=0)
+    logs = step(model, x, y)
+    u = np.full((len(y), 3), 0.005)
+    u[np.arange(len(y)), y] = 0.99
+    assert logs["virtual_teacher"] == pytest.approx(golden.soft_targets(np.log(u), student, 20), rel=1e-3)
+    assert kd.Distiller.from_config(model.get_config()).teacher is None
+    with pytest.raises(ValueError, match="Teacher must be a keras.Model"):
+        kd.Distiller(None, mlp(), "soft_targets")
+
+
+def test_masked_tokens_are_left_out():
+    def network(width):
+        inputs = keras.Input((5,), dtype="int32")
+        x = layers.Embedding(7, width, mask_zero=True)(inputs)
+        x = layers.Dense(4, name="tokens")(x)
+        return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+
+    x = np.array([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0]])
+    teacher, student = network(6), network(3)
+    terms = [losses.Hint("tokens", "tokens"), losses.AttentionTransfer("tokens", "tokens")]
+    model = compiled(kd.Distiller(teacher, student, terms))
+    t, s = (keras.Model(m.input, m.get_layer("tokens").output)(x).numpy() for m in (teacher, student))
+    logs = step(model, x, np.array([0, 1]))
+    valid = x > 0
+    assert logs["hint"] == pytest.approx(((t - s) ** 2).mean(-1)[valid].mean(), rel=1e-4)
+    from tests.golden import feature
+
+    assert logs["attention_transfer"] == pytest.approx(
+        feature.attention_transfer(t, s, mask=valid), rel=1e-4
+    )
+
+
+def test_a_memory_bank_finds_its_examples_by_their_numbers():
+    x, y = images()
+    loss = losses.ContrastiveDistillation("pool", "pool", 4, bank_size=COUNT, negatives=6)
+    model = kd.Distiller(cnn(4), cnn(2), loss, teacher_inputs="image", student_inputs="image")
+    compiled(model)
+    before = [np.array(bank) for bank in loss.banks]
+    model.fit({"image": x, "index": np.arange(COUNT)}, y, batch_size=4, verbose=0)
+    moved = [(np.array(a) != b).any(-1) for a, b in zip(loss.banks, before, strict=True)]
+    assert all(each.all() for each in moved)
+    np.testing.assert_allclose(np.linalg.norm(loss.banks[0], axis=-1), 1, rtol=1e-5)
+    before = np.array(loss.banks[1])
+    step(model, {"image": x[:2], "index": np.array([5, 3])}, y[:2])
+    changed = (np.array(loss.banks[1]) != before).any(-1)
+    assert changed.nonzero()[0].tolist() == [3, 5]
+    with pytest.raises(ValueError, match="index='index' is not in the batch"):
+        step(model, {"image": x}, y)
+
+
+def test_nan_in_an_inner_layer_of_the_teacher_is_told():
+    x, y = images()
+    teacher = cnn(4)
+    # The maximum with 0 of NaN is 0 in the ReLU behind it.
+    teacher.get_layer("batch_normalization").beta.assign(np.full(4, np.nan, "float32"))
+    loss = losses.Hint("batch_normalization", "stage0")
+    model = kd.Distiller(teacher, cnn(2), loss)
+    model.compile("sgd", SCE)
+    with pytest.raises(ValueError, match="the teacher answers NaN in 8 of 8 examples"):
+        model.fit(x, y, verbose=0)
+
+
+def test_labels_for_each_pixel_and_lists_of_outputs():
+    inputs = keras.Input((4, 4, 3))
+
+    def network():
+        x = layers.Conv2D(4, 3, padding="same")(inputs)
+        classes = layers.Conv2D(CLASSES, 1, name="classes")(x)
+        return keras.Model(inputs, [classes, layers.Conv2D(4, 1, name="boxes")(x)])
+
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 4, 4, 3)).astype("float32")
+    y = rng.integers(0, CLASSES, (2, 4, 4))
+    boxes = rng.normal(size=(2, 4, 4, 4)).astype("float32")
+    teacher, student = network(), network()
+    terms = [
+        losses.SoftTargets(output="classes"),
+        losses.DecoupledKD(output="classes"),
+        losses.ChannelWise(output="classes"),
+        losses.LogitMSE(output="boxes"),
+    ]
+    model = kd.Distiller(teacher, student, terms, example_weighting=None)
+    model.compile("sgd", [SCE, "mse"], run_eagerly=True)
+    (t, t_boxes), (s, s_boxes) = (m.predict(x, verbose=0) for m in (teacher, student))
+    logs = model.train_on_batch(x, [y, boxes], return_dict=True)
+    assert logs["soft_targets"] == pytest.approx(golden.soft_targets(t, s, 4.0), rel=1e-4)
+    assert logs["decoupled_kd"] == pytest.approx(golden.decoupled_kd(t, s, y), rel=1e-4)
+    assert logs["logit_mse"] == pytest.approx(((t_boxes - s_boxes) ** 2).sum(-1).mean(), rel=1e-4)
+    from tests.golden import feature
+
+    assert logs["channel_wise"] == pytest.approx(feature.channel_wise(t, s), rel=1e-4)
+
+
+def test_the_summary_shows_what_teaches_what():
+    terms = [losses.Hint("stage1", "stage1"), "soft_targets"]
+    model = kd.Distiller(
+        cnn(4), cnn(2), terms, distillation_loss_weights=[100, 1], student_loss_weight=0.2
+    )
+    lines: list[str] = []
+    model.summary(print_fn=lines.append, line_length=120)
+    text = " ".join("".join(lines).split())
+    for part in ("hint │ 80 │ stage1 4×4×8 │ stage1 4×4×4 │ Connector │ 48", "soft_targets │ 0.8"):
+        assert part in text
+    assert f"{model.student.count_params():,} parameters" in text
