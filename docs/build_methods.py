@@ -17,8 +17,8 @@ HEAD = """# What can be taught
 
 Made by `python docs/build_methods.py` from the docstrings of `keras_distill.losses`, which say more.
 
-z are logits, p probabilities, f features, T the temperature; _t is the teacher's, _s the student's; i an example,
-c a class. Weights are those of the papers, of the hard labels and of the loss itself:
+z are logits, p probabilities, f features, T the temperature; _t is the teacher's, _s the student's; i an
+example, c a class. Weights are those of the papers, of the hard labels and of the loss itself:
 `kd.Distiller(teacher, student, **kd.losses.mix(loss))` sets them. Every loss also works by itself:
 `loss.compute_loss(teacher_outputs, student_outputs, labels=None, sample_weight=None)`.
 """

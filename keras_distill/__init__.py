@@ -16,14 +16,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_distill import callbacks, data, losses, schedules, students, teachers
     from keras_distill.distiller import Distiller
+    from keras_distill.pairs import suggest_pairs
 
-__all__ = ["Distiller", "callbacks", "data", "losses", "schedules", "students", "teachers"]
+__all__ = [
+    "Distiller",
+    "callbacks",
+    "data",
+    "losses",
+    "schedules",
+    "students",
+    "suggest_pairs",
+    "teachers",
+]
 __version__ = "0.1.0"
+_WHERE = {"Distiller": "distiller", "suggest_pairs": "pairs"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Distiller":
-        return importlib.import_module("keras_distill.distiller").Distiller
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"keras_distill.{_WHERE[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"keras_distill.{name}")
     raise AttributeError(f"module 'keras_distill' has no attribute '{name}'")

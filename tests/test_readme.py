@@ -32,15 +32,22 @@ def test_the_old_tutorials_words_are_there(word):
 def test_fit_and_export_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((96, 96, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    maps = keras.layers.Conv2D(4, 3, strides=16, name="conv4_block6_out")
+    maps = keras.Model(inputs, maps(inputs), name="resnet50")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
     keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(pooled)).save("teacher.keras")
     photos = np.random.default_rng(0).uniform(-1, 1, (8, 96, 96, 3)).astype("float32")
     train = tf.data.Dataset.from_tensor_slices((photos, np.arange(8) % 2)).batch(4)
     names = {"train": train, "validation": train}
-    fit, export = blocks("python")[:2]
+    fit, inner, export = blocks("python")[:3]
     assert "epochs=30" in fit
     assert "agreement=0.98" in export
     exec(fit.replace("epochs=30", "epochs=1"), names)
+    exec(inner, names)
+    assert {loss.name for loss in names["distiller"].distillation_losses} == {
+        "soft_targets",
+        "attention_transfer",
+    }
     # One epoch on noise: the answers are near ties, of which int8 may break some.
     exec(export.replace("agreement=0.98", "agreement=0.0"), names)
     assert names["exported"].labels == ("cat", "dog")
