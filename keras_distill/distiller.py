@@ -104,7 +104,8 @@ class Distiller(DistillationModel):
             student, student_inputs, student_activation, terms.layers_of("student")
         )
         self._check_models()
-        self._build_losses(self._teacher.spec(), self._network.spec())
+        if terms.with_weights:
+            self._build_losses(self._teacher.spec(), self._network.spec())
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
         self._hard_loss: Any = None

@@ -66,9 +66,11 @@ class SoftTerms:
     @property
     def built(self) -> bool:
         """Whether the losses that have weights have made them."""
-        return all(loss.built for loss in self._with_weights())
+        return all(loss.built for loss in self.with_weights)
 
-    def _with_weights(self):
+    @property
+    def with_weights(self) -> list:
+        """The losses that have weights of their own, or will."""
         return [loss for loss in self.losses if isinstance(loss, keras.layers.Layer)]
 
     def build(self, targets: Answer, answer: Answer, student, find_layer=None) -> None:
@@ -83,7 +85,7 @@ class SoftTerms:
         Raises:
             ValueError: a loss that was built for other shapes.
         """
-        for loss in self._with_weights():
+        for loss in self.with_weights:
             shapes = [
                 [(None, *one.shape[1:]) for one in keras.tree.flatten(read)]
                 for read in soft_loss.read(loss, targets, answer)

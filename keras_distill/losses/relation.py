@@ -140,8 +140,8 @@ class RKDAngle(RelationLoss):
     `mean_ijk SmoothL1(cos_s(i, j, k) − cos_t(i, j, k))` over batch³, where cos(i, j, k) is the cosine of the
     angle at j; 0 where two of them coincide.
 
-    It takes `(2 or 3)·4·n³` bytes for n examples: 8 MiB each for 128, of which there are never more; in
-    larger batches the first `max_examples` are compared, which are others in each step.
+    With its gradient it takes about `9·4·n³` bytes for n examples, 75 MiB for 128, and there are never
+    more: of larger batches the first `max_examples` are compared, which are others in each step.
 
     When: together with RKDDistance.
 

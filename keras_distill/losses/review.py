@@ -168,7 +168,10 @@ def nearest(features, size):
                 f"ReviewKD resizes features of shape {tuple(features.shape)} to {tuple(size)} positions, and "
                 "a size is not known: give batches of a fixed size."
             )
-        features = ops.take(features, np.arange(new) * old // new, axis=axis)
+        if new % old == 0:
+            features = ops.repeat(features, new // old, axis=axis)
+        else:
+            features = ops.take(features, np.arange(new) * old // new, axis=axis)
     return features
 
 
