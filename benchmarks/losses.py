@@ -1,6 +1,6 @@
 """What does each loss cost: milliseconds of a step, ResNet-56 → ResNet-20 on 32×32, batches of 64.
 
-    python benchmarks/losses.py --rounds 10
+    python benchmarks/losses.py --rounds 8
 
 All ways train through the same random images in blocks of some steps, in turns, with `fit` and all defaults
 (TensorFlow backend, SGD, tf.data without its autotuner, whose thread may hold up the end of a `fit`):
@@ -31,7 +31,7 @@ import tensorflow as tf
 import keras_distill as kd
 from keras_distill import epoch, losses
 
-STEPS = 3  # in a block
+STEPS = 10  # in a block: `fit` itself takes some 50 ms
 BATCH = 64
 CALLS = 10  # of a loss by itself
 STAGES = ["stage1", "stage2", "stage3"]
@@ -96,9 +96,12 @@ def steps(teacher: keras.Model, student: keras.Model, names, rounds: int) -> dic
     models = distillers(teacher, student, names)
     for name, model in models.items():
         start = time.perf_counter()
-        model.fit(data, verbose=0)
+        model.fit(data, shuffle=False, verbose=0)
         print(f"{name}: first block {time.perf_counter() - start:.1f} s", flush=True)
-    ways = {name: lambda model=model: model.fit(data, verbose=0) for name, model in models.items()}
+    ways = {
+        name: lambda model=model: model.fit(data, shuffle=False, verbose=0)
+        for name, model in models.items()
+    }
     seconds = measure.alternate(ways, rounds, unmeasured=1)
     milliseconds = {name: [1e3 * s / STEPS for s in taken] for name, taken in seconds.items()}
     baseline = milliseconds[BASELINE]
@@ -201,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--output", default=measure.RESULTS / "losses.json")
     arguments = parser.parse_args()
