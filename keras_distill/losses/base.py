@@ -117,10 +117,11 @@ def where_counted(tensor, weight):
     """
     if weight is None:
         return tensor
+    counted = weight != 0
     positions = tuple(weight.shape[1:])
     if positions != tuple(tensor.shape[1 : 1 + len(positions)]) and len(positions) > 0:
-        weight = ops.any(weight != 0, axis=tuple(range(1, len(weight.shape))))
-    return ops.where(of_rank(len(tensor.shape), weight) != 0, tensor, ops.zeros_like(tensor))
+        counted = ops.any(counted, axis=tuple(range(1, len(weight.shape))))
+    return ops.where(of_rank(len(tensor.shape), counted), tensor, ops.zeros_like(tensor))
 
 
 def of_rank(rank: int, weight):

@@ -588,7 +588,7 @@ def test_losses_that_cannot_be_weighed_warn():
     model = distiller(
         losses=keras.distillation.LogitsDistillation(3.0, loss=keras.losses.KLDivergence())
     )
-    with pytest.warns(UserWarning, match="sample_weight and class_weight do not reach it"):
+    with pytest.warns(UserWarning, match="class_weight and example_weighting do not reach it"):
         model.train_on_batch(x, y, sample_weight=np.ones(len(x)))
 
 

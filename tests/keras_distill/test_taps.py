@@ -142,7 +142,7 @@ def test_a_layer_called_twice_gives_both():
 def test_a_wrong_name_lists_the_nearest():
     with pytest.raises(ValueError, match=r"'outer' has no layer 'inner/hiden'.*inner/hidden"):
         find_layer(nested(), "inner/hiden")
-    wrong = kd.losses.DistillationLoss(teacher_layer_name="hidden", student_layer_name="hiden")
+    wrong = kd.losses.DistillationLoss("mine", None, "hidden", "hiden")
     with pytest.raises(ValueError, match="has no layer 'hiden'"):
         kd.Distiller(mlp(), mlp(), wrong)
 

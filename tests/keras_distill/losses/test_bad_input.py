@@ -1,0 +1,92 @@
+"""What the losses refuse, each with a sentence that says what to do."""
+
+import numpy as np
+import pytest
+
+from keras_distill import losses
+
+
+def maps(*shape):
+    """Ones, float32."""
+    return np.ones((2, *shape), "float32")
+
+
+FEW = [maps(4, 4, 3), maps(2, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "teacher", "student", "options", "sentence"),
+    [
+        (losses.Hint(), maps(4, 4, 3), maps(3), {}, r"\(2, 4, 4, 3\) \(teacher\) and \(2, 3\)"),
+        (losses.AttentionTransfer(), maps(9, 3), maps(3, 3, 3), {}, "position by position"),
+        (losses.AttentionTransfer(), maps(3), maps(3), {}, "name an earlier layer, or use Hint"),
+        (losses.NeuronSelectivity(), maps(3), maps(3), {}, "compares the positions"),
+        (losses.ChannelWise(), maps(3), maps(3), {}, "compares the positions"),
+        (losses.Hint(), FEW, FEW[:1], {}, "2 of the teacher and 1 of the student"),
+        (losses.Hint(), {"a": maps(3)}, maps(3), {}, "teacher's layer returns 1 tensors"),
+        (losses.Hint(connector=[None] * 3), FEW, FEW, {}, "has 3 connectors for 2 pairs"),
+        (losses.Hint(connector="dense"), FEW, FEW, {}, "must be 'auto', None or a keras layer"),
+        (losses.FSP(), maps(4, 4, 3), maps(4, 4, 3), {}, "name a list of at least two"),
+        (losses.ReviewKD(), maps(4, 4, 3), maps(4, 4, 3), {}, "a list of at least two"),
+        (losses.ContrastiveDistillation(), FEW, FEW, {}, "one layer of each network, got 2"),
+        (
+            losses.ContrastiveDistillation(bank_size=9),
+            maps(3),
+            maps(3),
+            {},
+            "A memory bank needs the examples' numbers",
+        ),
+        (
+            losses.Hint(),
+            maps(4, 3),
+            maps(6, 3),
+            {"mask": np.ones((2, 6), bool)},
+            "in which a position means the same",
+        ),
+        (losses.SoftTargets(standardize=True), maps(2), maps(2), {}, "for 3 classes or more"),
+        (losses.DecoupledKD(), maps(3), maps(3), {}, "DecoupledKD needs the hard labels"),
+        (
+            losses.DecoupledKD(),
+            maps(3),
+            maps(3),
+            {"labels": np.zeros((2, 3, 4))},
+            "do not fit logits of shape",
+        ),
+        (losses.DIST(), maps(3), maps(3), {"activation": "sigmoid"}, "each right or wrong by"),
+        (losses.LogitMSE(), maps(5), maps(3), {}, "pass class_indices="),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, losses.DistillationLoss) else "",
+)
+def test_is_refused_with_what_to_do(loss, teacher, student, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        loss.compute_loss(teacher, student, **options)
+
+
+def test_sizes_that_are_not_known_are_told():
+    import tensorflow as tf
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, 4, 4, 3))],
+        autograph=False,
+    )
+    def value(teacher, student):
+        return losses.AttentionTransfer().compute_loss(teacher, student)
+
+    with pytest.raises(ValueError, match="whose number is not known: give batches of a fixed size"):
+        value(maps(8, 8, 3), maps(4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: losses.ContrastiveDistillation(dimensions=0),
+        lambda: losses.ContrastiveDistillation(bank_size=1),
+        lambda: losses.ContrastiveDistillation(negatives=2.5),
+        lambda: losses.ContrastiveDistillation(momentum=1.5),
+        lambda: losses.VariationalInformation(initial_variance=0.0),
+        lambda: losses.ChannelWise(temperature=-1.0),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(make):
+    with pytest.raises(ValueError, match=r"must be .*, got"):
+        make()
