@@ -13,6 +13,7 @@ class Uncertainty(keras.layers.Layer):
 
     The best sᵢ is `log(cᵢ·Lᵢ)`, so that each term comes to count 1, whatever the size of its loss. The terms
     are the hard loss and each distillation loss; the cᵢ are the weights that were given, where it starts.
+    Terms of weight 0 are left out. A loss that can be negative (`VariationalInformation`) has no best sᵢ.
 
     Args:
         **kwargs: as for `keras.layers.Layer`.
@@ -27,9 +28,13 @@ class Uncertainty(keras.layers.Layer):
         )
 
     def total(self, values):
-        """Return the balanced sum of the weighted losses `values`, a list of scalars."""
-        losses = ops.stack([ops.cast(value, "float32") for value in values])
-        return ops.sum(ops.exp(-self.log_variances) * losses + self.log_variances)
+        """Return the balanced sum of the weighted losses `values`, a list of scalars; None is no term."""
+        total = 0.0
+        for i, value in enumerate(values):
+            if value is not None:
+                own = self.log_variances[i]
+                total = total + ops.exp(-own) * ops.cast(value, "float32") + own
+        return total
 
     def weights_now(self) -> list[float]:
         """Return what each term is multiplied with now."""

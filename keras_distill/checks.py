@@ -64,6 +64,16 @@ def metric_names(names: list[str]) -> list[str]:
     return unique
 
 
+def never_negative(losses) -> None:
+    """Refuse losses that can be negative, which no weights balance."""
+    for loss in losses:
+        if getattr(loss, "can_be_negative", False):
+            raise ValueError(
+                f"{type(loss).__name__} can be negative, so loss_balancing= would let it grow without bound: "
+                "leave it out, or give distillation_loss_weights=."
+            )
+
+
 def same_order(teacher: keras.Model, student: keras.Model) -> None:
     """Refuse lists of outputs with the same names in another order, which would teach crosswise."""
     names = [list(getattr(model, "output_names", None) or []) for model in (teacher, student)]

@@ -90,8 +90,10 @@ class Distiller(DistillationModel):
         self.distillation_losses = terms.losses
         self.distillation_loss_trackers = terms.trackers
         self.loss_balancing = balancing.get(loss_balancing)
-        if self.loss_balancing is not None and not self.loss_balancing.built:
-            self.loss_balancing.build(1 + len(terms.losses))
+        if self.loss_balancing is not None:
+            checks.never_negative(terms.losses)
+            if not self.loss_balancing.built:
+                self.loss_balancing.build(1 + len(terms.losses))
         # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
         self._teacher: Teacher = (
             NoTeacher()
@@ -293,8 +295,10 @@ class Distiller(DistillationModel):
         if self.loss_balancing is None or not soft:
             total = share * student_loss + (1.0 - share) * distillation_loss
         else:
+            weights = [share, *self._terms.weights]
             parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
-            total = self.loss_balancing.total(parts)
+            counted = zip(weights, parts, strict=True)
+            total = self.loss_balancing.total([None if w == 0 else part for w, part in counted])
         total = total + self._regularization()
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)

@@ -32,6 +32,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     # Whether it cannot do without hard labels, or without a teacher.
     needs_labels = False
     needs_teacher = True
+    # Whether its least value is below 0.
+    can_be_negative = False
     # Where it reads outputs: "outputs" as the networks return them, or "logits", float32.
     reads = "outputs"
 

@@ -38,6 +38,8 @@ class VariationalInformation(LossWithWeights):
     Source: Ahn et al. 2019, arXiv 1904.05835.
     """
 
+    can_be_negative = True
+
     def __init__(
         self,
         teacher_layer_name=None,

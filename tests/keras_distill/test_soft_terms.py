@@ -282,6 +282,11 @@ def test_uncertainty_weighting_is_the_formula_and_evens_out():
     np.testing.assert_allclose(np.array(balance.weights_now()) * parts, 1.0, rtol=1e-2)
     again = kd.Distiller.from_config(model.get_config())
     assert type(again.loss_balancing) is type(balance)
+    own = float(balance.log_variances[1])
+    assert float(balance.total([None, 3.0])) == pytest.approx(3 * np.exp(-own) + own, rel=1e-4)
+    vid = losses.VariationalInformation("hidden", "hidden")
+    with pytest.raises(ValueError, match="VariationalInformation can be negative"):
+        kd.Distiller(mlp(), mlp(), vid, loss_balancing="uncertainty")
     with pytest.raises(ValueError, match="loss_balancing='gradients' is not known"):
         kd.Distiller(mlp(), mlp(), "soft_targets", loss_balancing="gradients")
 
