@@ -27,13 +27,18 @@ class Uncertainty(keras.layers.Layer):
             (count,), "zeros", dtype="float32", name="log_variances"
         )
 
-    def total(self, values):
-        """Return the balanced sum of the weighted losses `values`, a list of scalars; None is no term."""
+    def total(self, values, weights):
+        """Return the balanced sum, which can be negative.
+
+        Args:
+            values: the weighted losses, a list of scalars.
+            weights: what each was weighted with, a number or a scalar: one of weight 0 is no term now.
+        """
         total = 0.0
-        for i, value in enumerate(values):
-            if value is not None:
-                own = self.log_variances[i]
-                total = total + ops.exp(-own) * ops.cast(value, "float32") + own
+        for i, (value, weight) in enumerate(zip(values, weights, strict=True)):
+            own = self.log_variances[i]
+            term = ops.exp(-own) * ops.cast(value, "float32") + own
+            total = total + ops.cast(ops.convert_to_tensor(weight) > 0, "float32") * term
         return total
 
     def weights_now(self) -> list[float]:
@@ -55,5 +60,5 @@ def get(identifier) -> keras.layers.Layer | None:
         return identifier
     raise ValueError(
         f"loss_balancing={identifier!r} is not known: give 'uncertainty', None, or a keras layer with "
-        "total(values)."
+        "total(values, weights)."
     )

@@ -59,8 +59,11 @@ def metric_names(names: list[str]) -> list[str]:
                 f"A distillation loss cannot be named '{name}', as the history has a column of that "
                 "name: pass another name=."
             )
-        same = [one for one in unique if one == name or one.rpartition("_")[0] == name]
-        unique.append(f"{name}_{len(same)}" if same else name)
+        free, count = name, 0
+        while free in unique:
+            count += 1
+            free = f"{name}_{count}"
+        unique.append(free)
     return unique
 
 

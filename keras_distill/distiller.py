@@ -295,10 +295,9 @@ class Distiller(DistillationModel):
         if self.loss_balancing is None or not soft:
             total = share * student_loss + (1.0 - share) * distillation_loss
         else:
-            weights = [share, *self._terms.weights]
+            weights = [share, *map(schedules.value, self._terms.weights)]
             parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
-            counted = zip(weights, parts, strict=True)
-            total = self.loss_balancing.total([None if w == 0 else part for w, part in counted])
+            total = self.loss_balancing.total(parts, weights)
         total = total + self._regularization()
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)
@@ -310,7 +309,8 @@ class Distiller(DistillationModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the loss of a batch: the whole sum in training, else the student's and its regularisation.
 
-        `fit` does not pass here in training. Args: as `keras.Model.compute_loss`; `y_pred` may be left out.
+        `fit` does not pass here in training. Args: as `keras.Model.compute_loss`; `y_pred` may be left out,
+        and is not used in training with losses on inner layers.
         """
         if training:
             inner = bool(self._network.layer_names)
@@ -341,12 +341,13 @@ class Distiller(DistillationModel):
 
     def look(self, x) -> None:
         """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""
-        if self._asks_teacher():
-            self._teacher.check_looks(x)
-        if self._asks_student():
-            self._network.check_looks(self(x, training=False))
-        if not self._terms.built:
-            self._build_losses(self.targets(x), self._network(x, training=False))
+        with self.distribute_strategy.scope():
+            if self._asks_teacher():
+                self._teacher.check_looks(x)
+            if self._asks_student():
+                self._network.check_looks(self(x, training=False))
+            if not self._terms.built:
+                self._build_losses(self.targets(x), self._network(x, training=False))
         self._checked = True
 
     def output_spec(self):
@@ -495,6 +496,12 @@ class Distiller(DistillationModel):
         """Read what `save_own_variables` stored."""
         own = {key: store[key] for key in store.keys() if key != _RANGES}  # noqa: SIM118
         super().load_own_variables(own)
+        if not self._terms.built:
+            warnings.warn(
+                "The losses of this Distiller have no weights yet, as the shapes of their features are not "
+                "known, so none are loaded: call the networks on a batch before making the Distiller.",
+                stacklevel=2,
+            )
         if _RANGES in store.keys():  # noqa: SIM118
             self._input_ranges.restore(store[_RANGES])
 

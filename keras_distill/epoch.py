@@ -35,6 +35,10 @@ class SetEpoch(keras.callbacks.Callback):
         """Called by `fit`."""
         variable().assign(epoch)
 
+    def on_train_end(self, logs=None):
+        """Called by `fit`: whatever comes next begins with epoch 0."""
+        variable().assign(0)
+
 
 def without_autotuning(dataset):
     """Return `dataset` with the parallelism that it was written with.

@@ -80,6 +80,10 @@ class Network:
         heads = self.heads
         taps = dict(self._taps)
         taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
+        if taps and not self.model.built:
+            self.model(
+                inputs, training=False
+            )  # Keras runs the first call twice, once for the shapes
         with recording(taps) as recorded:
             outputs = self.model(inputs, training=training)
         return self._answer(outputs, heads, recorded, self._inner(recorded))
@@ -95,12 +99,20 @@ class Network:
     def spec(self) -> Answer | None:
         """Return a symbolic answer to any batch, or None where the shapes are not known yet.
 
-        Outputs of a model that does not show them, a subclassed one, are None; so are logits.
+        Its logits are the outputs; how those were made is left out.
         """
         inner = self.inner_specs()
         if inner is None:
             return None
         outputs = getattr(self.model, "output", None)
+        if outputs is None:
+            inputs = input_specs(self.model)
+            if inputs is None:
+                return None
+            try:
+                outputs = symbolically(lambda one: self.model(one, training=False), inputs)
+            except Exception:  # as in `inner_specs`
+                return None
         names = getattr(self.model, "output_names", None)
         return Answer(outputs, outputs, None, inner, names)
 

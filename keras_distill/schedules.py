@@ -20,6 +20,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 class ByEpoch(LearningRateSchedule):
     """A schedule of Keras's that is asked for the number of the epoch, from 0, instead of the step.
 
+    `fit` counts the epochs. In a loop of `train_on_batch`, `epoch.variable().assign(number)` does.
+
     Args:
         schedule: any of `keras.optimizers.schedules`.
     """

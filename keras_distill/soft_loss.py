@@ -50,7 +50,7 @@ def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None,
     loss.validate_outputs(teacher, student)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
-    labels = None if batch.labels is None else of_student(batch.labels, "labels")
+    labels = _labels(batch.labels, of_student)
     hard = _hard_loss_of(hard_losses, output, answer.names)
     if isinstance(loss, LogitLoss):
         ends = [of_student(answer.activations)]
@@ -121,6 +121,14 @@ def _masks(loss, answer: Answer):
     # A tensor's mask has no public name in Keras 3.
     masks = [getattr(one, "_keras_mask", None) for one in keras.tree.flatten(outputs)]
     return None if all(mask is None for mask in masks) else masks
+
+
+def _labels(labels, of_student):
+    """The labels of the outputs that the loss is about; None where there are none for them."""
+    try:
+        return None if labels is None else of_student(labels, "labels")
+    except ValueError:  # of some outputs only; a loss that needs them says so
+        return None
 
 
 def _own(loss, sample_weight, of_student):

@@ -103,6 +103,12 @@ class SoftTerms:
                     f"This {type(loss).__name__} has weights for features of the shapes {loss.built_for}, "
                     f"and these networks have {shapes}: make a new one for each Distiller."
                 )
+            elif hasattr(loss, "built_for"):
+                warnings.warn(
+                    f"This {type(loss).__name__} has weights from another Distiller and goes on with them: "
+                    "make a new one for a training of its own.",
+                    stacklevel=5,
+                )
 
     def values(self, batch, targets: Answer, answer: Answer, hard_losses, rows) -> list:
         """Return the weighted value of each loss, and note the bare ones in the trackers."""
@@ -118,6 +124,11 @@ def _with_layers(loss, teacher, student):
     """`loss`, or a copy of it with layers of these networks where it says "auto"."""
     if getattr(loss, "teacher_layer_name", None) != "auto":
         return loss
+    if not isinstance(teacher, keras.Model):
+        raise ValueError(
+            f"{type(loss).__name__}('auto') looks for layers in the teacher, which must be a keras.Model for "
+            f"that, got {type(teacher)}: use losses on outputs, such as SoftTargets."
+        )
     pairs = suggest_pairs(teacher, student)
     config: dict[str, Any] = loss.get_config()
     if getattr(loss, "reads_one_layer", False):

@@ -174,7 +174,8 @@ class ConnectedLoss(LossWithWeights):
         kept = _kept(student, sample_weight, mask)
         if kept is not None and isinstance(connector, Connector):
             return connector(student, training=True, mask=kept)
-        return connector(student, training=True)
+        # In mixed precision a layer of the user's answers in half.
+        return ops.cast(connector(student, training=True), "float32")
 
     def get_config(self):
         """Return the arguments of the constructor."""

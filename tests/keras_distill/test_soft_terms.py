@@ -191,9 +191,39 @@ def test_auto_names_the_ends_of_equal_stages():
 def test_one_loss_with_weights_serves_one_pair_of_networks():
     loss = losses.Hint("stage1", "stage1")
     kd.Distiller(cnn(4), cnn(2), loss)
-    kd.Distiller(cnn(4), cnn(2), loss)  # of the same shapes: it goes on
+    with pytest.warns(
+        UserWarning, match="has weights from another Distiller and goes on with them"
+    ):
+        kd.Distiller(cnn(4), cnn(2), loss)
     with pytest.raises(ValueError, match=r"This Hint has weights .* make a new one"):
         kd.Distiller(cnn(4), cnn(3), loss)
+
+
+@pytest.mark.filterwarnings("ignore:.*weights of its own")
+def test_a_subclassed_student_may_be_unbuilt_whatever_the_hard_loss():
+    x, y = examples()
+    student = Subclassed()
+    terms = [losses.PKT("hidden", student.hidden.name), losses.Hint(), "soft_targets"]
+    model = kd.Distiller(mlp(width=16), student, terms)
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, verbose=0)
+    model.summary(print_fn=lines.append)
+    assert "outputs 3" not in lines[0]
+    assert "outputs 3" in lines[1]
+    other = kd.Distiller(mlp(width=16), Subclassed(), losses.Hint())
+    with pytest.raises(ValueError, match=r"'auto'\) looks for layers in the teacher, .* got"):
+        kd.Distiller("teacher.keras", student, losses.AttentionTransfer("auto"))
+    assert not other.distillation_losses[0].built
+
+
+def test_a_connector_of_ones_own_in_half_precision_is_compared_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = examples()
+    loss = losses.Hint("hidden", "hidden", connector=layers.Dense(16))
+    model = compiled(kd.Distiller(mlp(width=16), mlp(), loss))
+    assert np.isfinite(step(model, x, y)["hint"])
 
 
 # What changes in time
@@ -283,7 +313,8 @@ def test_uncertainty_weighting_is_the_formula_and_evens_out():
     again = kd.Distiller.from_config(model.get_config())
     assert type(again.loss_balancing) is type(balance)
     own = float(balance.log_variances[1])
-    assert float(balance.total([None, 3.0])) == pytest.approx(3 * np.exp(-own) + own, rel=1e-4)
+    total = float(balance.total([1.0, 3.0, 1.0], [0.0, 2.0, 0.0]))
+    assert total == pytest.approx(3 * np.exp(-own) + own, rel=1e-4)
     vid = losses.VariationalInformation("hidden", "hidden")
     with pytest.raises(ValueError, match="VariationalInformation can be negative"):
         kd.Distiller(mlp(), mlp(), vid, loss_balancing="uncertainty")
@@ -301,7 +332,7 @@ class ops_gradient:
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            total = self.balance.total(self.parts)
+            total = self.balance.total(self.parts, [1.0] * len(self.parts))
         return tape.gradient(total, self.balance.log_variances.value).numpy()
 
     def __exit__(self, *_):
@@ -380,6 +411,25 @@ def test_losses_that_need_labels_say_so():
     model.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="DecoupledKD needs the hard labels, and there are none"):
         model.train_on_batch(examples()[0])
+
+
+def test_outputs_without_labels_are_learned_from_the_teacher_alone():
+    def network(width):
+        inputs = keras.Input((4,))
+        x = layers.Dense(width)(inputs)
+        outputs = {"a": layers.Dense(3, name="a")(x), "b": layers.Dense(2, name="b")(x)}
+        return keras.Model(inputs, outputs)
+
+    x, y = examples()
+    model = kd.Distiller(
+        network(8), network(4), [losses.LogitMSE(output="b"), losses.DIST(output="a")]
+    )
+    model.compile("sgd", {"a": SCE}, run_eagerly=True)
+    assert model.train_on_batch(x, {"a": y}, return_dict=True)["logit_mse"] > 0
+    model = kd.Distiller(network(8), network(4), losses.DecoupledKD(output="b"))
+    model.compile("sgd", {"a": SCE}, run_eagerly=True)
+    with pytest.raises(ValueError, match="DecoupledKD needs the hard labels"):
+        model.train_on_batch(x, {"a": y})
 
 
 def test_the_virtual_teacher_needs_no_other():
