@@ -33,8 +33,18 @@ class FeatureLoss(DistillationLoss):
     reads_one_layer = False
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None, output=None, name=None):
-        if teacher_layer_name == "auto":
+        if teacher_layer_name == "auto" and student_layer_name is None:
             student_layer_name = "auto"
+        if (teacher_layer_name is None) != (student_layer_name is None):
+            raise ValueError(
+                f"teacher_layer_name={teacher_layer_name!r} and student_layer_name={student_layer_name!r}: "
+                "name layers of both networks, or of none for their outputs, or 'auto'."
+            )
+        if (teacher_layer_name == "auto") != (student_layer_name == "auto"):
+            raise ValueError(
+                f"teacher_layer_name={teacher_layer_name!r} and student_layer_name={student_layer_name!r}: "
+                "'auto' chooses the layers of both networks; name none of them."
+            )
         super().__init__(name, output, teacher_layer_name, student_layer_name)
 
     def compute_loss(

@@ -129,7 +129,7 @@ class LogitLoss(DistillationLoss):
 
     def validate_model_compatibility(self, teacher, student) -> None:
         """Compare the numbers of classes, where both models show them and have one output."""
-        if self.output_name is not None:
+        if self.output_name is not None or not self.needs_teacher:
             return  # which outputs these are is known when the networks run
         outputs = [getattr(model, "outputs", None) or [] for model in (teacher, student)]
         if [len(each) for each in outputs] == [1, 1]:
@@ -139,6 +139,8 @@ class LogitLoss(DistillationLoss):
 
     def validate_outputs(self, teacher_outputs, student_outputs) -> None:
         """Refuse outputs that cannot be paired."""
+        if not self.needs_teacher:
+            return
         try:
             keras.tree.assert_same_structure(teacher_outputs, student_outputs)
         except ValueError as error:
@@ -204,7 +206,8 @@ def standardized(logits):
     count = ops.sum(counted, axis=-1, keepdims=True)
     centred = (finite - ops.divide_no_nan(ops.sum(finite, axis=-1, keepdims=True), count)) * counted
     squares = ops.sum(ops.square(centred), axis=-1, keepdims=True)
-    varies = squares > 0  # the root of 0 has no gradient
+    # Beyond the rounding of float32; and the root of 0 has no gradient.
+    varies = squares > 1e-12 * ops.sum(ops.square(finite), axis=-1, keepdims=True)
     variance = ops.where(varies, squares, 1.0) / ops.maximum(count - 1.0, 1.0)
     scaled = ops.where(varies, centred / (ops.sqrt(variance) + 1e-7), 0.0)
     return ops.where(ops.isfinite(logits), scaled, logits)

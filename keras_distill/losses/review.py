@@ -5,6 +5,8 @@ student = ["block_2_add", "block_5_add", "block_12_add", "out_relu"]
 kd.Distiller(teacher_model, student_model, **kd.losses.mix(ReviewKD(teacher, student)))
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -107,13 +109,15 @@ class Fusion(keras.layers.Layer):
 
     def __init__(self, mid: int, width: int, rank: int, fuses: bool):
         super().__init__(dtype="float32")
-        convolution = getattr(keras.layers, f"Conv{rank}D")
+        convolution = functools.partial(
+            getattr(keras.layers, f"Conv{rank}D"), data_format="channels_last", dtype="float32"
+        )
         normalization = keras.layers.BatchNormalization
         self.mid, self.width, self.rank, self.fuses = mid, width, rank, fuses
-        self.narrow = convolution(mid, 1, use_bias=False, dtype="float32")
+        self.narrow = convolution(mid, 1, use_bias=False)
         self.narrow_norm = normalization(epsilon=1e-5, dtype="float32")
-        self.attend = convolution(2, 1, activation="sigmoid", dtype="float32") if fuses else None
-        self.widen = convolution(width, 3, padding="same", use_bias=False, dtype="float32")
+        self.attend = convolution(2, 1, activation="sigmoid") if fuses else None
+        self.widen = convolution(width, 3, padding="same", use_bias=False)
         self.widen_norm = normalization(epsilon=1e-5, dtype="float32")
 
     def build(self, student_shape):

@@ -46,6 +46,8 @@ def _pair(teacher, student, mask, sample_weight):
     for weight in (mask, sample_weight):
         if weight is not None:
             weight = ops.cast(weight, "float32")
+            if teacher.shape[1:-1] != student.shape[1:-1] and weight is not mask:
+                weight = of_examples(weight, student)  # pooled, 0 would be mixed with what counts
             teacher, student = where_counted(teacher, weight), where_counted(student, weight)
     return teacher, student, mask
 
@@ -95,7 +97,9 @@ def pooled(features, size: tuple[int, ...]):
         return features
     if len(old) <= 2 and all(a % b == 0 for a, b in zip(old, size, strict=True)):
         window = tuple(a // b for a, b in zip(old, size, strict=True))
-        return ops.average_pool(features, window, strides=window, padding="valid")
+        return ops.average_pool(
+            features, window, strides=window, padding="valid", data_format="channels_last"
+        )
     for axis, (a, b) in enumerate(zip(old, size, strict=True), start=1):
         if a != b:
             averaged = ops.tensordot(features, _averaging(a, b), axes=[[axis], [0]])

@@ -62,6 +62,23 @@ def test_is_refused_with_what_to_do(loss, teacher, student, options, sentence):
         loss.compute_loss(teacher, student, **options)
 
 
+@pytest.mark.parametrize("names", [("a", None), (None, "a"), ("auto", "a"), ("a", "auto")])
+def test_layers_are_named_in_both_networks(names):
+    with pytest.raises(ValueError, match=r"teacher_layer_name=.* and student_layer_name="):
+        losses.AttentionTransfer(*names)
+
+
+def test_weights_of_other_positions_than_the_smaller_maps_spoil_nothing():
+    weights = np.ones((2, 4, 4), "float32")
+    weights[:, :, 0] = 0
+    assert float(losses.Hint().compute_loss(maps(4, 4, 3), maps(2, 2, 3), None, weights)) == 0
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 5, 3)).astype("float32")
+    per_token = np.array([[1, 0, 1]] * 5, "float32")  # as many as the features are wide
+    pooled = losses.SimilarityPreserving().compute_loss(teacher, student, None, per_token)
+    assert float(pooled) == float(losses.SimilarityPreserving().compute_loss(teacher, student))
+
+
 def test_sizes_that_are_not_known_are_told():
     import tensorflow as tf
 
