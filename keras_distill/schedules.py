@@ -52,8 +52,7 @@ def warm_up(epochs: int, to: float = 1.0) -> ByEpoch:
 
     DKD and ReviewKD use 20 epochs in their papers.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
-        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
+    epochs, to = whole("epochs", epochs), fixed("to", to)
     rise = keras.optimizers.schedules.PolynomialDecay(to / epochs, max(epochs - 1, 1), to)
     return ByEpoch(rise)
 
@@ -78,6 +77,28 @@ def at(step, epoch=0):
 def value(number):
     """Return `number`, or what it is at this step if it is a schedule."""
     return number(_now[-1][0]) if isinstance(number, LearningRateSchedule) else number
+
+
+def whole(name: str, number, lowest=1) -> int:
+    """Return `number` if it is a whole number of at least `lowest`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number < lowest:
+        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {number!r}.")
+    return int(number)
+
+
+def fixed(name: str, number, **limits):
+    """Return `number` as `checked` does, where it cannot change in time.
+
+    Raises:
+        ValueError: it is out of its limits, or a schedule.
+    """
+    if isinstance(number, LearningRateSchedule):
+        raise ValueError(f"{name} must be a number, and cannot be a schedule.")
+    return checked(name, number, **limits)
 
 
 def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", above=False):

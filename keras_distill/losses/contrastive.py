@@ -66,20 +66,13 @@ class ContrastiveDistillation(LossWithWeights):
         name=None,
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
-        for what, number in (("dimensions", dimensions), ("negatives", negatives)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{what} must be a whole number of at least 1, got {number!r}.")
-        if bank_size is not None and (not isinstance(bank_size, int) or bank_size < 2):
-            raise ValueError(
-                f"bank_size must be the number of training examples or None, got {bank_size!r}."
-            )
-        self.dimensions = dimensions
+        self.dimensions = schedules.whole("dimensions", dimensions)
         self.temperature = schedules.checked(
             "temperature", temperature, above=True, advice="0.07 is customary"
         )
-        self.bank_size = bank_size
-        self.negatives = negatives
-        self.momentum = schedules.checked("momentum", momentum, highest=1.0)
+        self.bank_size = None if bank_size is None else schedules.whole("bank_size", bank_size, 2)
+        self.negatives = schedules.whole("negatives", negatives)
+        self.momentum = schedules.fixed("momentum", momentum, highest=1.0)
         self.index = index
         self.seed = keras.random.SeedGenerator() if bank_size else None
 
@@ -233,12 +226,13 @@ def _averaged(features, mask):
 
 
 def _classes(labels):
-    """Integer labels `(batch,)`, of one-hot ones too; None where there are none, or one for each position."""
+    """Class numbers `(batch,)`, of one-hot labels too; None where the labels are no classes of examples."""
     if labels is None or keras.tree.is_nested(labels):
         return None
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
-    if "float" in keras.backend.standardize_dtype(labels.dtype):
-        labels = ops.argmax(labels, axis=-1) if len(labels.shape) > 1 else ops.cast(labels, "int32")
+    floats = "float" in keras.backend.standardize_dtype(labels.dtype)
+    if floats and len(labels.shape) == 2:
+        return ops.argmax(labels, axis=-1)
     return labels if len(labels.shape) == 1 else None

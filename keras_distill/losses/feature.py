@@ -142,7 +142,7 @@ class AttentionTransfer(FeatureLoss):
         self, teacher_layer_name=None, student_layer_name=None, p=2.0, output=None, name=None
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
-        self.p = schedules.checked("p", p, lowest=1.0, advice="2 is customary")
+        self.p = schedules.fixed("p", p, lowest=1.0, advice="2 is customary")
 
     def of_pair(self, index, teacher, student, sample_weight, mask):
         """Return the mean squared difference of the attention maps."""

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_distill.connectors import Connector, connect
 from keras_distill.losses.base import DistillationLoss, mean_over_examples, of_rank
-from keras_distill.losses.shapes import of_examples, pairs, same_positions
+from keras_distill.losses.shapes import of_examples, pairs, same_number, same_positions
 
 
 class FeatureLoss(DistillationLoss):
@@ -45,6 +45,11 @@ class FeatureLoss(DistillationLoss):
                 f"teacher_layer_name={teacher_layer_name!r} and student_layer_name={student_layer_name!r}: "
                 "'auto' chooses the layers of both networks; name none of them."
             )
+        lists = [
+            one if isinstance(one, list | tuple) else [one]
+            for one in (teacher_layer_name, student_layer_name)
+        ]
+        same_number(*lists)
         super().__init__(name, output, teacher_layer_name, student_layer_name)
 
     def compute_loss(

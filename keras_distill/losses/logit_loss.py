@@ -38,6 +38,10 @@ class LogitLoss(DistillationLoss):
     def of_output(self, teacher_logits, student_logits, labels, sample_weight, activation: str):
         """Return the loss of one output, a scalar, from float32 logits."""
         values = self.per_example(teacher_logits, student_logits, labels, activation)
+        if (
+            self.needs_labels
+        ):  # a number that is no class, such as −1, marks what is not to be learned
+            values = values * ops.sum(one_hot(labels, student_logits), axis=-1)
         return mean_over_examples(values, sample_weight)
 
     def compute_loss(
@@ -235,4 +239,5 @@ def one_hot(labels, logits):
             f"Labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: give "
             "integers without the last axis, or one number for each class."
         )
-    return ops.one_hot(ops.cast(labels, "int32"), classes, dtype="float32")
+    labels = ops.cast(ops.round(ops.cast(labels, "float32")), "int32")
+    return ops.one_hot(labels, classes, dtype="float32")

@@ -165,11 +165,7 @@ class RKDAngle(RelationLoss):
         name=None,
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
-        if not isinstance(max_examples, int) or max_examples < 3:
-            raise ValueError(
-                f"max_examples must be a whole number of at least 3, got {max_examples!r}."
-            )
-        self.max_examples = max_examples
+        self.max_examples = schedules.whole("max_examples", max_examples, 3)
 
     def of_batch(self, teacher, student, weights):
         """Return `rkd_angle` of the first `max_examples`."""
@@ -278,9 +274,7 @@ class CorrelationCongruence(RelationLoss):
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
         self.gamma = schedules.checked("gamma", gamma, advice="0.4 is customary")
-        if not isinstance(order, int) or order < 1:
-            raise ValueError(f"order must be a whole number of at least 1, got {order!r}.")
-        self.order = order
+        self.order = schedules.whole("order", order)
 
     def of_batch(self, teacher, student, weights):
         """Return `correlation_congruence`."""

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import schedules
 from keras_distill.losses.base import mean_over_examples, of_rank
 from keras_distill.losses.feature_loss import LossWithWeights
 from keras_distill.losses.shapes import of_examples, pairs, pooled
@@ -46,9 +47,7 @@ class ReviewKD(LossWithWeights):
         self, teacher_layer_name=None, student_layer_name=None, mid=None, output=None, name=None
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
-        if mid is not None and (not isinstance(mid, int) or mid < 1):
-            raise ValueError(f"mid must be a whole number of at least 1 or None, got {mid!r}.")
-        self.mid = mid
+        self.mid = None if mid is None else schedules.whole("mid", mid)
         self.fusions: list[Fusion] = []
 
     def build(self, teacher_shapes, student_shapes):

@@ -24,15 +24,20 @@ def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
         list(one) if isinstance(one, list | tuple) else [one]
         for one in (teacher_outputs, student_outputs, mask)
     )
-    if len(teachers) != len(students):
-        raise ValueError(
-            f"The loss compares layer by layer, and was given {len(teachers)} of the teacher and "
-            f"{len(students)} of the student: name as many of each."
-        )
+    same_number(teachers, students)
     masks = masks if len(masks) == len(students) else masks * len(students)
     if sample_weight is not None:
         sample_weight = ops.convert_to_tensor(sample_weight)
     return [_pair(*one, sample_weight) for one in zip(teachers, students, masks, strict=True)]
+
+
+def same_number(of_teacher, of_student) -> None:
+    """Refuse lists of layers of different lengths."""
+    if len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"The loss compares layer by layer, and was given {len(of_teacher)} of the teacher and "
+            f"{len(of_student)} of the student: name as many of each."
+        )
 
 
 def _pair(teacher, student, mask, sample_weight):

@@ -49,8 +49,12 @@ class VariationalInformation(LossWithWeights):
         name=None,
     ):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
-        self.initial_variance = schedules.checked(
-            "initial_variance", initial_variance, lowest=1e-4, advice="5 is customary"
+        self.initial_variance = schedules.fixed(
+            "initial_variance",
+            initial_variance,
+            lowest=1e-4,
+            highest=100.0,
+            advice="5 is customary",
         )
         self.means: list[list[keras.layers.Layer]] = []
         self.rhos: list[keras.Variable] = []

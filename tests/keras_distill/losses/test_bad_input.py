@@ -62,6 +62,32 @@ def test_is_refused_with_what_to_do(loss, teacher, student, options, sentence):
         loss.compute_loss(teacher, student, **options)
 
 
+@pytest.mark.parametrize("label", [-1, 255])
+def test_labels_that_are_no_class_teach_nothing(label):
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 4, 5)).astype("float32")
+    labels = np.array([0, label, 3, label])
+    weights = np.array([1, 0, 1, 0], "float32")
+    for loss in (losses.DecoupledKD(), losses.NormalizedKD(), losses.VirtualTeacher()):
+        value = float(loss.compute_loss(teacher, student, labels))
+        expected = loss.compute_loss(teacher, student, np.array([0, 1, 3, 1]), weights)
+        assert value == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_as_many_layers_are_named_in_both_networks():
+    with pytest.raises(ValueError, match="2 of the teacher and 1 of the student"):
+        losses.VariationalInformation(["a", "b"], ["a"])
+
+
+def test_whole_numbers_of_numpy_are_whole_and_schedules_are_told_where_they_are_not():
+    import keras
+
+    assert losses.RKDAngle(max_examples=np.int64(64)).max_examples == 64
+    rise = keras.optimizers.schedules.PolynomialDecay(1.0, 5, 2.0)
+    with pytest.raises(ValueError, match="p must be a number, and cannot be a schedule"):
+        losses.AttentionTransfer(p=rise)
+
+
 @pytest.mark.parametrize("names", [("a", None), (None, "a"), ("auto", "a"), ("a", "auto")])
 def test_layers_are_named_in_both_networks(names):
     with pytest.raises(ValueError, match=r"teacher_layer_name=.* and student_layer_name="):
