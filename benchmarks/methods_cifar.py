@@ -14,9 +14,9 @@ learning rate is multiplied by it and the student's L2 regularisation, which Dis
 divided: with plain SGD (Nesterov momentum), that is the papers' step.
 
 Test accuracy is that of the last epoch. Each run is written into WORK and RESULTS when it ends; started
-again, the command goes on with the runs that are missing. Several at once share the runs: on two cores,
-`taskset -c 0 python … & taskset -c 1 python …` is a third faster than one process on both. What is stored
-takes 2.5 GB on disk, and as much memory for losses that read all stages.
+again, the command goes on with the runs that are missing. Several at once share the runs, for instance
+`taskset -c 0 python … & taskset -c 1 python …` on two cores. What is stored takes 2.3 GB on disk, and as
+much memory for losses that read all stages.
 """
 
 import argparse

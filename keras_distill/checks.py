@@ -67,7 +67,7 @@ def metric_names(names: list[str]) -> list[str]:
     return unique
 
 
-def never_negative(losses) -> None:
+def can_be_balanced(losses) -> None:
     """Refuse losses that can be negative, which no weights balance."""
     for loss in losses:
         if getattr(loss, "can_be_negative", False):

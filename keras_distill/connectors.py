@@ -7,6 +7,7 @@ Losses make them where widths differ; they are trained with the student and save
     Hint("block5_out", "block_12_add", connector=keras.layers.Dense(512))   # your own
 """
 
+import math
 from typing import Any
 
 import keras
@@ -92,6 +93,11 @@ def connect(connector: Any, teacher_shape, student_shape, activation=None) -> ke
             f"returns {wanted} channels."
         )
     return connector
+
+
+def trainable_size(layer: keras.layers.Layer) -> int:
+    """Return how many numbers of `layer` are trained."""
+    return sum(math.prod(variable.shape) for variable in layer.trainable_variables)
 
 
 def never_negative(layer) -> bool:

@@ -91,7 +91,7 @@ class Distiller(DistillationModel):
         self.distillation_loss_trackers = terms.trackers
         self.loss_balancing = balancing.get(loss_balancing)
         if self.loss_balancing is not None:
-            checks.never_negative(terms.losses)
+            checks.can_be_balanced(terms.losses)
             if not self.loss_balancing.built:
                 self.loss_balancing.build(1 + len(terms.losses))
         # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
@@ -336,8 +336,9 @@ class Distiller(DistillationModel):
 
     def wants_batch(self) -> bool:
         """Whether a network ends in a way that is not known, or a loss waits for the shapes of features."""
-        asks = self._asks_teacher() or self._asks_student() or not self._terms.built
-        return self.compiled and not self._checked and asks
+        if not self.compiled or self._checked:
+            return False
+        return self._asks_teacher() or self._asks_student() or not self._terms.built
 
     def look(self, x) -> None:
         """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""

@@ -7,12 +7,12 @@ import io
 from typing import Any
 
 import keras
-import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 from rich.console import Console
 from rich.table import Table
 
 from keras_distill import soft_loss
+from keras_distill.connectors import trainable_size
 
 COLUMNS = ("loss", "weight", "teacher", "student", "connector", "weights of its own")
 
@@ -39,7 +39,11 @@ def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
         sides = [_places(loss, whose, read) for whose, read in zip(_SIDES, reads, strict=True)]
         length = max(map(len, sides))
         sides = [side + [""] * (length - len(side)) for side in sides]
-        own = f"{_count(loss):,}" if isinstance(loss, keras.layers.Layer) and loss.built else ""
+        own = (
+            f"{trainable_size(loss):,}"
+            if isinstance(loss, keras.layers.Layer) and loss.built
+            else ""
+        )
         connectors = [_connector(one) for one in getattr(loss, "connectors", [])]
         connectors += [""] * (length - len(connectors))
         for i, (teacher, student, connector) in enumerate(zip(*sides, connectors, strict=True)):
@@ -78,10 +82,6 @@ def _weight(weight, share: float) -> str:
 
 def _connector(layer) -> str:
     return "" if isinstance(layer, keras.layers.Identity) else type(layer).__name__
-
-
-def _count(layer) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
 
 
 def text(distiller, targets, answer, width: int | None = None) -> str:

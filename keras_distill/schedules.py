@@ -1,7 +1,7 @@
 """Numbers that change while a student learns: a temperature, the weight of a loss.
 
-Wherever a loss takes a number, it also takes one of `keras.optimizers.schedules`, which counts steps, or one
-of these, which count epochs:
+A temperature, an α, β or γ, and the weight of a loss may also be one of `keras.optimizers.schedules`, which
+counts steps, or one of these, which count epochs:
 
     SoftTargets(temperature=schedules.ByEpoch(keras.optimizers.schedules.PolynomialDecay(8.0, 30, 1.0)))
     kd.Distiller(..., distillation_loss_weights=[schedules.warm_up(20)])

@@ -67,7 +67,7 @@ def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None,
         arguments["mask"] = _masks(loss, answer)
     elif "sample_weight" in takes and not getattr(loss, "student_layer_name", None):
         sample_weight = example_weights(of_student(answer.outputs), sample_weight)
-    if "indices" in takes and loss.bank_size:
+    if "indices" in takes and getattr(loss, "bank_size", None):
         arguments["indices"] = select(batch.x, loss.index, "index")
     if "sample_weight" in takes:
         arguments["sample_weight"] = sample_weight
@@ -117,7 +117,8 @@ def _masks(loss, answer: Answer):
     layers = getattr(loss, "student_layer_name", None)
     outputs = _raw(loss, "student", answer) if layers else answer.outputs
     if not layers:
-        outputs = pick_output(outputs, loss.output_name, answer.names, "student")
+        output = getattr(loss, "output_name", None)
+        outputs = pick_output(outputs, output, answer.names, "student")
     # A tensor's mask has no public name in Keras 3.
     masks = [getattr(one, "_keras_mask", None) for one in keras.tree.flatten(outputs)]
     return None if all(mask is None for mask in masks) else masks

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_distill import checks, example_weighting, losses, schedules, soft_loss
-from keras_distill.connectors import never_negative
+from keras_distill.connectors import never_negative, trainable_size
 from keras_distill.losses.base import snake_case
 from keras_distill.network import Answer
 from keras_distill.pairs import suggest_pairs
@@ -71,7 +71,7 @@ class SoftTerms:
     @property
     def with_weights(self) -> list:
         """The losses that have weights of their own, or will."""
-        return [loss for loss in self.losses if isinstance(loss, keras.layers.Layer)]
+        return [loss for loss in self.losses if isinstance(loss, losses.LossWithWeights)]
 
     def build(self, targets: Answer, answer: Answer, student, find_layer=None) -> None:
         """Make the connectors and other weights of the losses for answers of these shapes.
@@ -94,10 +94,9 @@ class SoftTerms:
                 if hasattr(loss, "look_at") and loss.teacher_layer_name and find_layer:
                     names = keras.tree.flatten(loss.teacher_layer_name)
                     loss.look_at([never_negative(find_layer(name)) for name in names])
-                if isinstance(loss, losses.LossWithWeights):
-                    loss.build(*shapes)
-                    loss.built_for = shapes
-                    _warn_of_size(loss, student)
+                loss.build(*shapes)
+                loss.built_for = shapes
+                _warn_of_size(loss, student)
             elif getattr(loss, "built_for", shapes) != shapes:
                 raise ValueError(
                     f"This {type(loss).__name__} has weights for features of the shapes {loss.built_for}, "
@@ -140,7 +139,7 @@ def _with_layers(loss, teacher, student):
 
 
 def _warn_of_size(loss, student) -> None:
-    own = sum(weight.size for weight in map(_array, loss.trainable_variables))
+    own = trainable_size(loss)
     if student.built and own > student.count_params():
         warnings.warn(
             f"{type(loss).__name__} has {own:,} weights of its own, more than the student's "
@@ -148,7 +147,3 @@ def _warn_of_size(loss, student) -> None:
             "channels, or pass a connector= of your own.",
             stacklevel=5,
         )
-
-
-def _array(variable):
-    return keras.ops.convert_to_numpy(variable)

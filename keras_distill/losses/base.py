@@ -73,17 +73,12 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         return cls(**{key: _deserialized(value) for key, value in config.items()})
 
     def need_labels(self, labels):
-        """Return `labels`.
-
-        Raises:
-            ValueError: they are None.
-        """
+        """Refuse labels that are None, with what to do."""
         if labels is None:
             raise ValueError(
                 f"{type(self).__name__} needs the hard labels, and there are none: give (x, y), or a loss "
                 "that learns from the teacher alone, such as SoftTargets."
             )
-        return labels
 
 
 def _deserialized(value):

@@ -25,9 +25,9 @@ class ContrastiveDistillation(LossWithWeights):
     """Contrastive representation distillation (CRD): an example's two embeddings are closest to each other.
 
     `½ · mean_i [−log softmax_j(s_i·t_j / τ)[i] − log softmax_j(t_i·s_j / τ)[i]]`, where s and t are linear
-    maps of the features (averaged over positions first), of L2 norm 1. Other examples of the same class are
-    no negatives where integer labels are there. With a memory bank, `negatives` of its rows are drawn as
-    further j in each step; a row of the bank is a running mean of an example's embeddings.
+    maps of the features (averaged over positions first), of L2 norm 1. Where there are labels, others of the
+    batch with the same class are no negatives. With a memory bank, `negatives` of its rows are drawn as
+    further j in each step, whatever their class; a row is a running mean of an example's embeddings.
 
     When: the student's representation is to be used for more than the classes it learns.
 
@@ -123,10 +123,7 @@ class ContrastiveDistillation(LossWithWeights):
             ValueError: several layers, or no indices for the bank.
         """
         layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
-        if not self.built:
-            self.build(
-                [tuple(t.shape) for t, _, _ in layers], [tuple(s.shape) for _, s, _ in layers]
-            )
+        self.build_for(layers)
         teacher, student, valid = layers[0]
         teacher = normalized(self.of_teacher(_averaged(teacher, valid)))
         student = normalized(self.of_student(_averaged(student, valid)))
@@ -189,14 +186,10 @@ def contrastive_distillation(
     """
     count = ops.shape(student)[0]
     itself = ops.equal(ops.arange(count)[:, None], ops.arange(count)[None, :])
-    left_out = ops.logical_not(itself)
-    if classes is None:
-        left_out = ops.logical_and(left_out, False)
-    else:
-        left_out = ops.logical_and(left_out, ops.equal(classes[:, None], classes[None, :]))
+    alike = itself if classes is None else ops.equal(classes[:, None], classes[None, :])
     if sample_weight is not None:
-        nothing = ops.logical_and(ops.logical_not(itself), ops.equal(sample_weight, 0)[None, :])
-        left_out = ops.logical_or(left_out, nothing)
+        alike = ops.logical_or(alike, ops.equal(sample_weight, 0)[None, :])
+    left_out = ops.logical_and(alike, ops.logical_not(itself))
 
     def direction(anchors, others, bank):
         logits = ops.where(

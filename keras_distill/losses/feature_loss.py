@@ -119,13 +119,16 @@ class LossWithWeights(FeatureLoss, keras.layers.Layer):
         """Make the weights for a list with the shape of each layer."""
         raise NotImplementedError
 
+    def build_for(self, layers) -> None:
+        """Make the weights for what `pairs` returned, unless they are there."""
+        if not self.built:
+            self.build(*([tuple(pair[i].shape) for pair in layers] for i in (0, 1)))
+
     def compute_loss(
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """As `FeatureLoss.compute_loss`; the first call makes the weights."""
-        if not self.built:
-            both = pairs(teacher_outputs, student_outputs)
-            self.build([tuple(t.shape) for t, _, _ in both], [tuple(s.shape) for _, s, _ in both])
+        self.build_for(pairs(teacher_outputs, student_outputs))
         return super().compute_loss(teacher_outputs, student_outputs, labels, sample_weight, mask)
 
     def get_config(self):

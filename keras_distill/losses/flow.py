@@ -44,10 +44,7 @@ class FSP(ConnectedLoss):
                 f"FSP compares how layers go together and was given {len(layers)}: name a list of at least "
                 "two layers of each network, from shallow to deep."
             )
-        if not self.built:
-            self.build(
-                [tuple(t.shape) for t, _, _ in layers], [tuple(s.shape) for _, s, _ in layers]
-            )
+        self.build_for(layers)
         students = [
             self.connected(i, student, sample_weight, valid)
             for i, (_, student, valid) in enumerate(layers)

@@ -38,9 +38,8 @@ class LogitLoss(DistillationLoss):
     def of_output(self, teacher_logits, student_logits, labels, sample_weight, activation: str):
         """Return the loss of one output, a scalar, from float32 logits."""
         values = self.per_example(teacher_logits, student_logits, labels, activation)
-        if (
-            self.needs_labels
-        ):  # a number that is no class, such as −1, marks what is not to be learned
+        if self.needs_labels:
+            # A number that is no class, such as −1, marks what is not to be learned.
             values = values * ops.sum(one_hot(labels, student_logits), axis=-1)
         return mean_over_examples(values, sample_weight)
 

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
+from keras_distill.losses.base import frozen
 from keras_distill.losses.feature_loss import FeatureLoss
 from keras_distill.losses.shapes import embeddings, normalized, of_examples, pairs
 
@@ -56,14 +57,6 @@ def _pairs_of(weights):
     products = weights[:, None] * weights[None, :]
     counted = ops.cast(products > 0, "float32")
     return ops.divide_no_nan(products, ops.sum(products)), counted
-
-
-def _weights(weights, features):
-    return of_examples(weights, features)
-
-
-def _two(teacher, student):
-    return ops.stop_gradient(ops.cast(teacher, "float32")), ops.cast(student, "float32")
 
 
 def _smooth_l1(difference):
@@ -120,8 +113,8 @@ def rkd_distance(teacher, student, sample_weight=None):
         student: `(batch, size)`, of another size perhaps.
         sample_weight: `(batch,)`, or None.
     """
-    teacher, student = _two(teacher, student)
-    weights = _weights(sample_weight, student)
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    weights = of_examples(sample_weight, student)
     share, counted = _pairs_of(weights)
 
     def relative(embeddings):
@@ -141,7 +134,7 @@ class RKDAngle(RelationLoss):
     angle at j; 0 where two of them coincide.
 
     With its gradient it takes about `9·4·n³` bytes for n examples, 75 MiB for 128, and there are never
-    more: of larger batches the first `max_examples` are compared, which are others in each step.
+    more: of larger batches the first `max_examples` are compared (of shuffled data, others in each step).
 
     When: together with RKDDistance.
 
@@ -185,8 +178,8 @@ def rkd_angle(teacher, student, sample_weight=None):
         student: `(batch, size)`, of another size perhaps.
         sample_weight: `(batch,)`, or None.
     """
-    teacher, student = _two(teacher, student)
-    weights = _weights(sample_weight, student)
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    weights = of_examples(sample_weight, student)
     share = ops.divide_no_nan(weights, ops.sum(weights))
 
     def cosines(embeddings):  # [j, i, k]
@@ -234,8 +227,8 @@ def similarity_preserving(teacher, student, sample_weight=None):
         student: `(batch, size)`, of another size perhaps.
         sample_weight: `(batch,)`, or None.
     """
-    teacher, student = _two(teacher, student)
-    share, counted = _pairs_of(_weights(sample_weight, student))
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    share, counted = _pairs_of(of_examples(sample_weight, student))
 
     def similarities(embeddings):
         products = ops.matmul(embeddings, ops.transpose(embeddings))
@@ -295,8 +288,8 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2, sample_weight=N
         gamma, order: see `CorrelationCongruence`.
         sample_weight: `(batch,)`, or None.
     """
-    teacher, student = _two(teacher, student)
-    share, _ = _pairs_of(_weights(sample_weight, student))
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    share, _ = _pairs_of(of_examples(sample_weight, student))
 
     def kernel(embeddings):
         unit = normalized(embeddings)
@@ -338,8 +331,8 @@ def pkt(teacher, student, sample_weight=None):
         student: `(batch, size)`, of another size perhaps.
         sample_weight: `(batch,)`, or None.
     """
-    teacher, student = _two(teacher, student)
-    share, counted = _pairs_of(_weights(sample_weight, student))
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    share, counted = _pairs_of(of_examples(sample_weight, student))
 
     def shares(embeddings):
         unit = normalized(embeddings)

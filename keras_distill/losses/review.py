@@ -72,10 +72,7 @@ class ReviewKD(LossWithWeights):
     ):
         """Return the sum over the stages, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
         stages = pairs(teacher_outputs, student_outputs, mask, sample_weight)
-        if not self.built:
-            self.build(
-                [tuple(t.shape) for t, _, _ in stages], [tuple(s.shape) for _, s, _ in stages]
-            )
+        self.build_for(stages)
         rank = self.fusions[0].rank
         deeper, total = None, 0.0
         for fusion, (teacher, student, valid) in reversed(

@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_distill as kd
 from keras_distill import example_weighting, losses, schedules
+from tests.golden import feature
 from tests.golden import response as golden
 from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
 
@@ -226,6 +228,12 @@ def test_a_connector_of_ones_own_in_half_precision_is_compared_in_float32():
     assert np.isfinite(step(model, x, y)["hint"])
 
 
+def test_a_distiller_that_is_not_compiled_says_so_as_keras_does():
+    model = kd.Distiller(mlp(), mlp(), "soft_targets")
+    with pytest.raises(ValueError, match=r"call `compile\(\)`"):
+        model.fit(*examples(), verbose=0)
+
+
 # What changes in time
 
 
@@ -307,8 +315,7 @@ def test_uncertainty_weighting_is_the_formula_and_evens_out():
         np.sum(np.exp(-shift) * parts + shift), rel=1e-4
     )
     for _ in range(400):
-        with ops_gradient(balance, parts) as slope:
-            balance.log_variances.assign_sub(0.1 * np.clip(slope, -1, 1))
+        balance.log_variances.assign_sub(0.1 * np.clip(slope(balance, parts), -1, 1))
     np.testing.assert_allclose(np.array(balance.weights_now()) * parts, 1.0, rtol=1e-2)
     again = kd.Distiller.from_config(model.get_config())
     assert type(again.loss_balancing) is type(balance)
@@ -322,21 +329,11 @@ def test_uncertainty_weighting_is_the_formula_and_evens_out():
         kd.Distiller(mlp(), mlp(), "soft_targets", loss_balancing="gradients")
 
 
-class ops_gradient:
+def slope(balance, parts):
     """The gradient of the balanced sum."""
-
-    def __init__(self, balance, parts):
-        self.balance, self.parts = balance, parts
-
-    def __enter__(self):
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            total = self.balance.total(self.parts, [1.0] * len(self.parts))
-        return tape.gradient(total, self.balance.log_variances.value).numpy()
-
-    def __exit__(self, *_):
-        return False
+    with tf.GradientTape() as tape:
+        total = balance.total(parts, [1.0] * len(parts))
+    return tape.gradient(total, balance.log_variances.value).numpy()
 
 
 # Weights of examples
@@ -465,8 +462,6 @@ def test_masked_tokens_are_left_out():
     logs = step(model, x, np.array([0, 1]))
     valid = x > 0
     assert logs["hint"] == pytest.approx(((t - s) ** 2).mean(-1)[valid].mean(), rel=1e-4)
-    from tests.golden import feature
-
     assert logs["attention_transfer"] == pytest.approx(
         feature.attention_transfer(t, s, mask=valid), rel=1e-4
     )
@@ -528,8 +523,6 @@ def test_labels_for_each_pixel_and_lists_of_outputs():
     assert logs["soft_targets"] == pytest.approx(golden.soft_targets(t, s, 4.0), rel=1e-4)
     assert logs["decoupled_kd"] == pytest.approx(golden.decoupled_kd(t, s, y), rel=1e-4)
     assert logs["logit_mse"] == pytest.approx(((t_boxes - s_boxes) ** 2).sum(-1).mean(), rel=1e-4)
-    from tests.golden import feature
-
     assert logs["channel_wise"] == pytest.approx(feature.channel_wise(t, s), rel=1e-4)
 
 
