@@ -7,11 +7,13 @@ Losses make them where widths differ; they are trained with the student and save
     Hint("block5_out", "block_12_add", connector=keras.layers.Dense(512))   # your own
 """
 
+import inspect
 import math
 from typing import Any
 
 import keras
-from keras import ops
+
+from keras_distill.layer_tree import held_layers
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -43,9 +45,7 @@ class Connector(keras.layers.Layer):
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, features, training=None, mask=None):
-        """Return the features with `width` channels; `mask` `(batch, positions...)` leaves rows out."""
-        if mask is not None:
-            mask = ops.broadcast_to(_like(mask, features), ops.shape(features)[:-1])
+        """Return the features with `width` channels; `mask` `(batch, positions...)` is for the statistics."""
         return self.activation(self.norm(self.linear(features), training=training, mask=mask))
 
     def compute_output_shape(self, input_shape):
@@ -56,12 +56,6 @@ class Connector(keras.layers.Layer):
         """Return the arguments of the constructor."""
         activation = keras.activations.serialize(self.activation)
         return {**super().get_config(), "width": self.width, "activation": activation}
-
-
-def _like(mask, features):
-    for _ in range(len(features.shape) - 1 - len(mask.shape)):
-        mask = ops.expand_dims(mask, -1)
-    return mask
 
 
 def connect(connector: Any, teacher_shape, student_shape, activation=None) -> keras.layers.Layer:
@@ -93,6 +87,17 @@ def connect(connector: Any, teacher_shape, student_shape, activation=None) -> ke
             f"returns {wanted} channels."
         )
     return connector
+
+
+def takes_mask(layer: keras.layers.Layer) -> bool:
+    """Whether `layer` can be told which positions count: it takes `mask`, and all that it holds keep one."""
+    takes = "mask" in inspect.signature(layer.call).parameters
+    return takes and all(map(_keeps_mask, held_layers(layer)))
+
+
+def _keeps_mask(layer) -> bool:
+    held = held_layers(layer)
+    return all(map(_keeps_mask, held)) if held else layer.supports_masking
 
 
 def trainable_size(layer: keras.layers.Layer) -> int:

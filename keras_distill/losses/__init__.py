@@ -25,7 +25,7 @@ from keras_distill.losses.feature import (
     hint,
     neuron_selectivity,
 )
-from keras_distill.losses.feature_loss import FeatureLoss, LossWithWeights, mean_over_positions
+from keras_distill.losses.feature_loss import FeatureLoss, LossWithWeights
 from keras_distill.losses.flow import FSP, fsp
 from keras_distill.losses.logit_loss import LogitLoss, standardized
 from keras_distill.losses.relation import (
@@ -121,7 +121,6 @@ __all__ = [
     "hint",
     "logit_mse",
     "mean_over_examples",
-    "mean_over_positions",
     "mix",
     "neuron_selectivity",
     "normalized_kd",

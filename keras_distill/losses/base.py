@@ -105,23 +105,6 @@ def mean_over_examples(values, sample_weight=None):
     return ops.divide_no_nan(ops.sum(values), ops.cast(ops.size(values), values.dtype))
 
 
-def where_counted(tensor, weight):
-    """Return `tensor` with 0 wherever `weight` is 0: there may be anything, NaN even, and 0·NaN is NaN.
-
-    Args:
-        tensor: `(batch, positions..., channels)`.
-        weight: `(batch,)` or `(batch, positions...)`, or None. Of other positions than the tensor's, only
-            examples all of whose weights are 0 are left out.
-    """
-    if weight is None:
-        return tensor
-    counted = weight != 0
-    positions = tuple(weight.shape[1:])
-    if positions and positions != tuple(tensor.shape[1:-1]):
-        counted = ops.any(counted, axis=tuple(range(1, len(weight.shape))))
-    return ops.where(of_rank(len(tensor.shape), counted), tensor, ops.zeros_like(tensor))
-
-
 def of_rank(rank: int, weight):
     """Return `weight` with axes of length 1 added or taken away at its end, until it has `rank` of them."""
     while len(weight.shape) > rank:

@@ -13,9 +13,10 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.base import mean_over_examples, of_rank
+from keras_distill.losses.base import mean_over_examples
 from keras_distill.losses.feature_loss import LossWithWeights
-from keras_distill.losses.shapes import normalized, of_examples, pairs, sequences
+from keras_distill.losses.shapes import normalized, sequences
+from keras_distill.losses.weights import flat_mask, mean_of_positions, pairs
 
 _NEVER = -1e30  # a logit
 
@@ -115,7 +116,8 @@ class ContrastiveDistillation(LossWithWeights):
             teacher_outputs: `(batch, ..., channels)`.
             student_outputs: the same of the student.
             labels: integers `(batch,)`, or None.
-            sample_weight: `(batch,)`, or None; rows of weight 0 are no negatives either.
+            sample_weight: `(batch,)`, `(batch, positions...)` or None; rows of weight 0 are no negatives
+                either.
             mask: `(batch, positions...)`, or None.
             indices: the examples' numbers `(batch,)`, with a memory bank.
 
@@ -124,21 +126,21 @@ class ContrastiveDistillation(LossWithWeights):
         """
         layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         self.build_for(layers)
-        teacher, student, valid = layers[0]
-        teacher = normalized(self.of_teacher(_averaged(teacher, valid)))
-        student = normalized(self.of_student(_averaged(student, valid)))
-        weights = None if sample_weight is None else of_examples(sample_weight, student)
+        teacher, student, weights = layers[0]
+        teacher = normalized(self.of_teacher(_averaged(teacher, weights)))
+        rows = weights.at(student).rows
+        student = normalized(self.of_student(_averaged(student, weights)))
         classes = _classes(labels)
         if not self.bank_size:
             return contrastive_distillation(
-                teacher, student, classes, weights, schedules.value(self.temperature)
+                teacher, student, classes, rows, schedules.value(self.temperature)
             )
         if indices is None:
             raise ValueError(
                 "A memory bank needs the examples' numbers: put them into the batch under the key "
                 f"{self.index!r} (fit({{'image': x, 'index': np.arange(len(x))}}, y)), or pass indices=."
             )
-        return self._with_bank(teacher, student, classes, weights, indices)
+        return self._with_bank(teacher, student, classes, rows, indices)
 
     def _with_bank(self, teacher, student, classes, weights, indices):
         indices = ops.cast(ops.reshape(indices, (-1,)), "int32")
@@ -206,16 +208,11 @@ def contrastive_distillation(
     return 0.5 * mean_over_examples(values, sample_weight)
 
 
-def _averaged(features, mask):
+def _averaged(features, weights):
     """Features `(batch, channels)`: the mean over the (valid) positions."""
     if len(features.shape) == 2:
         return features
-    values = sequences(features)
-    if mask is None:
-        return ops.mean(values, axis=1)
-    valid = ops.cast(of_rank(2, ops.reshape(mask, (ops.shape(mask)[0], -1))), "float32")
-    total = ops.sum(values * valid[..., None], axis=1)
-    return ops.divide_no_nan(total, ops.sum(valid, axis=1)[:, None])
+    return mean_of_positions(sequences(features), flat_mask(weights.at(features).valid))
 
 
 def _classes(labels):

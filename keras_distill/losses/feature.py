@@ -13,10 +13,10 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.base import mean_over_examples
-from keras_distill.losses.feature_loss import ConnectedLoss, FeatureLoss, mean_over_positions
+from keras_distill.losses.feature_loss import ConnectedLoss, FeatureLoss
 from keras_distill.losses.response import checked_temperature, divergences
-from keras_distill.losses.shapes import normalized, of_examples, same_positions, sequences
+from keras_distill.losses.shapes import normalized, same_positions, sequences
+from keras_distill.losses.weights import flat_mask, mean_of_positions, where_kept
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -63,9 +63,9 @@ class Hint(ConnectedLoss):
             self.activation = None
         super().build(teacher_shapes, student_shapes)
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean squared difference."""
-        return mean_over_positions(hint(teacher, student), sample_weight, mask)
+        return weights.mean(hint(teacher, student))
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -99,9 +99,9 @@ class CosineFeatures(ConnectedLoss):
     Source: Sanh et al. 2019 (DistilBERT), arXiv 1910.01108.
     """
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean of 1 − cos."""
-        return mean_over_positions(cosine_features(teacher, student), sample_weight, mask)
+        return weights.mean(cosine_features(teacher, student))
 
 
 def cosine_features(teacher, student):
@@ -144,10 +144,9 @@ class AttentionTransfer(FeatureLoss):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
         self.p = schedules.fixed("p", p, lowest=1.0, advice="2 is customary")
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean squared difference of the attention maps."""
-        values = attention_transfer(teacher, student, self.p, mask)
-        return mean_over_examples(values, of_examples(sample_weight, values))
+        return weights.mean(attention_transfer(teacher, student, self.p, weights.valid))
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -164,28 +163,14 @@ def attention_transfer(teacher, student, p=2.0, mask=None):
         mask: `(batch, positions...)`, or None.
     """
     teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
-    valid = _valid(mask)
+    valid = flat_mask(mask)
 
     def attention(features):
         powers = ops.square(features) if p == 2 else ops.power(ops.abs(features), p)
         values = ops.mean(sequences(powers), axis=-1)
-        return normalized(values if valid is None else values * valid)
+        return normalized(where_kept(values, valid))
 
-    difference = attention(student) - attention(teacher)
-    return _mean(ops.square(difference), valid)
-
-
-def _valid(mask):
-    return (
-        None if mask is None else ops.cast(ops.reshape(mask, (ops.shape(mask)[0], -1)), "float32")
-    )
-
-
-def _mean(values, valid):
-    """The mean over positions `(batch, positions)`, or over the valid ones."""
-    if valid is None:
-        return ops.mean(values, axis=-1)
-    return ops.divide_no_nan(ops.sum(values * valid, axis=-1), ops.sum(valid, axis=-1))
+    return mean_of_positions(ops.square(attention(student) - attention(teacher)), valid)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -208,10 +193,9 @@ class NeuronSelectivity(FeatureLoss):
     customary_weights = (1.0, 50.0)
     compares_positions = True
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean discrepancy."""
-        values = neuron_selectivity(teacher, student, mask)
-        return mean_over_examples(values, of_examples(sample_weight, values))
+        return weights.mean(neuron_selectivity(teacher, student, weights.valid))
 
 
 def neuron_selectivity(teacher, student, mask=None):
@@ -223,11 +207,10 @@ def neuron_selectivity(teacher, student, mask=None):
         mask: `(batch, positions...)`, or None.
     """
     teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
-    valid = _valid(mask)
+    valid = flat_mask(mask)
 
     def channels(features):
-        values = sequences(features)
-        return normalized(values if valid is None else values * valid[..., None], axis=1)
+        return normalized(where_kept(sequences(features), valid), axis=1)
 
     teacher, student = channels(teacher), channels(student)
 
@@ -274,10 +257,10 @@ class ChannelWise(ConnectedLoss):
         self.temperature = checked_temperature(temperature)
         self.customary_weights = (1.0, 3.0 if teacher_layer_name is None else 50.0)
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean divergence."""
-        values = channel_wise(teacher, student, schedules.value(self.temperature), mask)
-        return mean_over_examples(values, of_examples(sample_weight, values))
+        temperature = schedules.value(self.temperature)
+        return weights.mean(channel_wise(teacher, student, temperature, weights.valid))
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -294,15 +277,14 @@ def channel_wise(teacher, student, temperature=4.0, mask=None):
         mask: `(batch, positions...)`, or None.
     """
     teacher, student = same_positions(ops.stop_gradient(teacher), student, mask)
-    valid = _valid(mask)
+    valid = flat_mask(mask)
 
     def log_shares(features):
         values = sequences(features) / temperature
         if valid is not None:
-            values = ops.where(valid[..., None] > 0, values, -1e30)
+            values = ops.where(valid[..., None], values, -1e30)
         return ops.log_softmax(values, axis=1)
 
     divergence = divergences(log_shares(teacher), log_shares(student))
-    if valid is not None:  # of an example without any valid position
-        divergence = divergence * valid[..., None]
+    divergence = where_kept(divergence, valid)  # there may be an example without any valid position
     return temperature**2 * ops.mean(ops.sum(divergence, axis=1), axis=-1)

@@ -1,18 +1,20 @@
 """Bases of the losses on inner layers: pairs of layers, weights of positions, connectors.
 
 class MeanDifference(FeatureLoss):
-    def of_pair(self, index, teacher, student, sample_weight, mask):
-        return mean_over_positions(ops.mean(ops.abs(student - teacher), axis=-1), sample_weight, mask)
+    def of_pair(self, index, teacher, student, weights):
+        return weights.mean(ops.mean(ops.abs(student - teacher), axis=-1))
 """
 
+import warnings
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_distill.connectors import Connector, connect
-from keras_distill.losses.base import DistillationLoss, mean_over_examples, of_rank
-from keras_distill.losses.shapes import of_examples, pairs, same_number, same_positions
+from keras_distill.connectors import Connector, connect, takes_mask
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.shapes import same_positions
+from keras_distill.losses.weights import full_mask, pairs, same_number
 
 
 class FeatureLoss(DistillationLoss):
@@ -61,7 +63,7 @@ class FeatureLoss(DistillationLoss):
             teacher_outputs: features, or a list with those of each layer.
             student_outputs: the same of the student.
             labels: not used.
-            sample_weight: `(batch,)`, or `(batch, positions...)`, or None.
+            sample_weight: `(batch,)`, `(batch, positions...)` or None; see `Weights`.
             mask: `(batch, positions...)`, True where there is something; a list for several layers.
 
         Raises:
@@ -69,29 +71,35 @@ class FeatureLoss(DistillationLoss):
         """
         layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
         total = 0.0
-        for i, (teacher, student, valid) in enumerate(layers):
+        for i, (teacher, student, weights) in enumerate(layers):
             if self.pools_before(i):
-                teacher, student = same_positions(teacher, student, valid)
-            student = self.connected(i, student, sample_weight, valid)
-            teacher, student = same_positions(teacher, student, valid)
+                teacher, student = same_positions(teacher, student, weights.mask)
+            student = self.connected(i, student, weights)
+            teacher, student = same_positions(teacher, student, weights.mask)
             if self.compares_positions and len(student.shape) < 3:
                 raise ValueError(
                     f"{type(self).__name__} compares the positions of a map or sequence, and the features "
                     f"of shape {tuple(student.shape)} have none: name an earlier layer, or use Hint."
                 )
-            total = total + self.of_pair(i, teacher, student, sample_weight, valid)
+            total = total + self.of_pair(i, teacher, student, weights.at(student))
         return total
 
     def pools_before(self, index: int) -> bool:
         """Whether features of pair `index` are brought to the same positions before `connected`."""
         return True
 
-    def connected(self, index: int, student, sample_weight, mask):
+    def connected(self, index: int, student, weights):
         """Return the student's features of pair `index` as they are compared."""
         return student
 
-    def of_pair(self, index: int, teacher, student, sample_weight, mask):
-        """Return the loss of one pair of features with the same positions, a scalar."""
+    def of_pair(self, index: int, teacher, student, weights):
+        """Return the loss of one pair of layers, a scalar.
+
+        Args:
+            index: of the pair.
+            teacher, student: features with the same positions.
+            weights: their `Weights`.
+        """
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -186,47 +194,22 @@ class ConnectedLoss(LossWithWeights):
         """Not before a connector of the user's, which may change the number of positions itself."""
         return isinstance(self.connectors[index], Connector | keras.layers.Identity)
 
-    def connected(self, index, student, sample_weight, mask):
-        """Return the student's features after the connector; rows of weight 0 are not in its statistics."""
+    def connected(self, index, student, weights):
+        """Return the student's features after the connector; what does not count is not in its statistics."""
         connector = self.connectors[index]
-        kept = _kept(student, sample_weight, mask)
-        if kept is not None and isinstance(connector, Connector):
-            return connector(student, training=True, mask=kept)
-        # In mixed precision a layer of the user's answers in half.
-        return ops.cast(connector(student, training=True), "float32")
+        kept = weights.at(student).kept
+        if kept is None or not takes_mask(connector):
+            found = connector(student, training=True)
+        else:
+            with warnings.catch_warnings():
+                # A Sequential hands the mask to its layers, and not on.
+                warnings.filterwarnings("ignore", ".*does not support masking")
+                found = connector(student, training=True, mask=full_mask(kept, student))
+        return ops.cast(
+            found, "float32"
+        )  # in mixed precision a layer of the user's answers in half
 
     def get_config(self):
         """Return the arguments of the constructor."""
         connector = keras.saving.serialize_keras_object(self.connector)
         return {"connector": connector, **super().get_config()}
-
-
-def _kept(features, sample_weight, mask):
-    """`(batch, ...)`, True where there is something; None if everywhere."""
-    if sample_weight is None:
-        return mask
-    rows = of_examples(sample_weight, features) > 0
-    if mask is None:
-        return rows
-    return ops.logical_and(ops.cast(mask, "bool"), of_rank(len(mask.shape), rows))
-
-
-def mean_over_positions(values, sample_weight=None, mask=None):
-    """Return `Σ wᵢ·valueᵢ / B`, the mean of each example over its positions.
-
-    Args:
-        values: `(batch,)` or `(batch, positions...)`.
-        sample_weight: `(batch,)` or `(batch, positions...)`; of other positions than those of `values`, the
-            mean of each example.
-        mask: `(batch, positions...)`; the mean is then over the valid positions of the batch.
-    """
-    weight = sample_weight
-    if weight is not None:
-        weight = ops.cast(weight, "float32")
-        if tuple(weight.shape[1:]) not in ((), (1,), tuple(values.shape[1:])):
-            weight = of_examples(weight, values)
-    if mask is not None:
-        valid = ops.cast(mask, "float32")
-        share = ops.divide_no_nan(ops.cast(ops.size(valid), "float32"), ops.sum(valid))
-        values = values * of_rank(len(values.shape), valid) * share
-    return mean_over_examples(values, weight)

@@ -7,9 +7,9 @@ kd.Distiller(teacher, student, **kd.losses.mix(loss))
 import keras
 from keras import ops
 
-from keras_distill.losses.base import mean_over_examples
 from keras_distill.losses.feature_loss import ConnectedLoss
-from keras_distill.losses.shapes import of_examples, pairs, same_positions, sequences
+from keras_distill.losses.shapes import same_positions, sequences
+from keras_distill.losses.weights import Weights, pairs
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -46,14 +46,14 @@ class FSP(ConnectedLoss):
             )
         self.build_for(layers)
         students = [
-            self.connected(i, student, sample_weight, valid)
-            for i, (_, student, valid) in enumerate(layers)
+            self.connected(i, student, weights) for i, (_, student, weights) in enumerate(layers)
         ]
         total = 0.0
         for i in range(len(layers) - 1):
-            of_teacher = (layers[i][0], layers[i + 1][0])
-            values = fsp(*of_teacher, students[i], students[i + 1], mask=layers[i][2])
-            total = total + mean_over_examples(values, of_examples(sample_weight, values))
+            low, high, weights = students[i], students[i + 1], layers[i][2]
+            weights = weights.at(same_positions(low, high, weights.mask)[1])
+            values = fsp(layers[i][0], layers[i + 1][0], low, high, weights.valid)
+            total = total + weights.mean(values)
         return total
 
 
@@ -63,14 +63,16 @@ def fsp_matrix(low, high, mask=None):
     Args:
         low: `(batch, positions..., channels)`.
         high: the same of a later layer, with as many positions or fewer.
-        mask: `(batch, positions...)`, or None.
+        mask: `(batch, positions...)`, those of the smaller one; or None.
     """
-    low, high = (sequences(one) for one in same_positions(low, high, mask))
-    if mask is None:
+    low, high = same_positions(low, high)
+    valid = Weights(mask=mask).at(high).mask
+    low, high = sequences(low), sequences(high)
+    if valid is None:
         return ops.matmul(ops.transpose(low, (0, 2, 1)), high) / ops.cast(
             ops.shape(low)[1], "float32"
         )
-    valid = ops.cast(ops.reshape(mask, (ops.shape(mask)[0], -1, 1)), "float32")
+    valid = ops.reshape(valid, (ops.shape(valid)[0], -1, 1))
     products = ops.matmul(ops.transpose(low * valid, (0, 2, 1)), high)
     return ops.divide_no_nan(products, ops.sum(valid, axis=1, keepdims=True))
 
@@ -81,7 +83,7 @@ def fsp(teacher_low, teacher_high, student_low, student_high, mask=None):
     Args:
         teacher_low, teacher_high: `(batch, positions..., channels)` of two layers of the teacher.
         student_low, student_high: the same of the student, with the same channels.
-        mask: `(batch, positions...)`, or None.
+        mask: `(batch, positions...)`, those of the smaller layer; or None.
     """
     teacher = ops.stop_gradient(fsp_matrix(teacher_low, teacher_high, mask))
     return ops.mean(ops.square(fsp_matrix(student_low, student_high, mask) - teacher), axis=(1, 2))

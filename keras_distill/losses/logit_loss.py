@@ -8,7 +8,8 @@ class Absolute(LogitLoss):
 import keras
 from keras import ops
 
-from keras_distill.losses.base import DistillationLoss, frozen, mean_over_examples, where_counted
+from keras_distill.losses.base import DistillationLoss, frozen, mean_over_examples
+from keras_distill.losses.weights import Weights, where_kept
 
 
 class LogitLoss(DistillationLoss):
@@ -96,8 +97,8 @@ class LogitLoss(DistillationLoss):
                 teacher, student = (as_classes(z, name) for z in (teacher, student))
                 kind = "softmax"
             if weight is not None:
-                weight = ops.convert_to_tensor(weight)
-                teacher, student = where_counted(teacher, weight), where_counted(student, weight)
+                kept = Weights(weight).at(student).kept
+                teacher, student = where_kept(teacher, kept), where_kept(student, kept)
             if self.standardize:
                 teacher, student = standardized(teacher), standardized(student)
             total = total + self.of_output(teacher, student, label, weight, kind)

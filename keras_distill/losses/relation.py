@@ -15,7 +15,8 @@ from keras import ops
 from keras_distill import schedules
 from keras_distill.losses.base import frozen
 from keras_distill.losses.feature_loss import FeatureLoss
-from keras_distill.losses.shapes import embeddings, normalized, of_examples, pairs
+from keras_distill.losses.shapes import embeddings, normalized
+from keras_distill.losses.weights import pairs
 
 
 class RelationLoss(FeatureLoss):
@@ -38,18 +39,28 @@ class RelationLoss(FeatureLoss):
             teacher_outputs: `(batch, ...)`, or a list with those of each layer.
             student_outputs: the same of the student; sizes and ranks may differ.
             labels: not used.
-            sample_weight: `(batch,)`; weights of positions are averaged.
-            mask: `(batch, positions...)`; masked positions count 0.
+            sample_weight: `(batch,)`, or `(batch, positions...)`, see `Weights`; where it is 0, features
+                count as 0.
+            mask: `(batch, positions...)`; masked features count as 0.
         """
         total = 0.0
-        for teacher, student, _ in pairs(teacher_outputs, student_outputs, mask, sample_weight):
-            weights = of_examples(sample_weight, student)
-            total = total + self.of_batch(embeddings(teacher), embeddings(student), weights)
+        for teacher, student, weights in pairs(
+            teacher_outputs, student_outputs, mask, sample_weight
+        ):
+            rows = weights.at(student).rows
+            total = total + self.of_batch(embeddings(teacher), embeddings(student), rows)
         return total
 
     def of_batch(self, teacher, student, weights):
-        """Return the loss of embeddings `(batch, size)` with `weights` `(batch,)`, a scalar."""
+        """Return the loss of embeddings `(batch, size)` with `weights` `(batch,)` or None, a scalar."""
         raise NotImplementedError
+
+
+def _rows(sample_weight, embeddings):
+    """Weights of examples `(batch,)`, ones for None."""
+    if sample_weight is None:
+        return ops.ones_like(embeddings[:, 0])
+    return ops.cast(sample_weight, "float32")
 
 
 def _pairs_of(weights):
@@ -114,7 +125,7 @@ def rkd_distance(teacher, student, sample_weight=None):
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    weights = of_examples(sample_weight, student)
+    weights = _rows(sample_weight, student)
     share, counted = _pairs_of(weights)
 
     def relative(embeddings):
@@ -163,7 +174,8 @@ class RKDAngle(RelationLoss):
     def of_batch(self, teacher, student, weights):
         """Return `rkd_angle` of the first `max_examples`."""
         first = slice(self.max_examples)
-        return rkd_angle(teacher[first], student[first], weights[first])
+        weights = None if weights is None else weights[first]
+        return rkd_angle(teacher[first], student[first], weights)
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -179,7 +191,7 @@ def rkd_angle(teacher, student, sample_weight=None):
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    weights = of_examples(sample_weight, student)
+    weights = _rows(sample_weight, student)
     share = ops.divide_no_nan(weights, ops.sum(weights))
 
     def cosines(embeddings):  # [j, i, k]
@@ -228,7 +240,7 @@ def similarity_preserving(teacher, student, sample_weight=None):
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    share, counted = _pairs_of(of_examples(sample_weight, student))
+    share, counted = _pairs_of(_rows(sample_weight, student))
 
     def similarities(embeddings):
         products = ops.matmul(embeddings, ops.transpose(embeddings))
@@ -289,7 +301,7 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2, sample_weight=N
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    share, _ = _pairs_of(of_examples(sample_weight, student))
+    share, _ = _pairs_of(_rows(sample_weight, student))
 
     def kernel(embeddings):
         unit = normalized(embeddings)
@@ -332,7 +344,7 @@ def pkt(teacher, student, sample_weight=None):
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    share, counted = _pairs_of(of_examples(sample_weight, student))
+    share, counted = _pairs_of(_rows(sample_weight, student))
 
     def shares(embeddings):
         unit = normalized(embeddings)

@@ -8,13 +8,18 @@ kd.Distiller(teacher_model, student_model, **kd.losses.mix(ReviewKD(teacher, stu
 import functools
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.base import mean_over_examples, of_rank
 from keras_distill.losses.feature_loss import LossWithWeights
-from keras_distill.losses.shapes import of_examples, pairs, pooled
+from keras_distill.losses.shapes import nearest, pooled, sequences
+from keras_distill.losses.weights import (
+    flat_mask,
+    full_mask,
+    mean_of_positions,
+    pairs,
+    where_kept,
+)
 
 _LEVELS = (4, 2, 1)
 
@@ -75,17 +80,14 @@ class ReviewKD(LossWithWeights):
         self.build_for(stages)
         rank = self.fusions[0].rank
         deeper, total = None, 0.0
-        for fusion, (teacher, student, valid) in reversed(
+        for fusion, (teacher, student, weights) in reversed(
             list(zip(self.fusions, stages, strict=True))
         ):
             teacher, student = (_as_map(one, rank) for one in (teacher, student))
-            size = tuple(teacher.shape[1:-1])
-            compared, deeper = fusion.fuse(student, deeper, size, sample_weight)
-            if valid is not None:
-                there = of_rank(rank + 2, ops.cast(valid, "float32"))
-                teacher, compared = teacher * there, compared * there
-            values = hierarchical_context(teacher, compared)
-            total = total + mean_over_examples(values, of_examples(sample_weight, values))
+            _need_sizes(teacher, student)
+            compared, deeper = fusion.fuse(student, deeper, teacher, weights)
+            weights = weights.at(teacher)
+            total = total + weights.mean(hierarchical_context(teacher, compared, weights.valid))
         return total
 
     def get_config(self):
@@ -126,25 +128,23 @@ class Fusion(keras.layers.Layer):
         self.widen.build(middle)
         self.widen_norm.build((*student_shape[:-1], self.width))
 
-    def fuse(self, student, deeper, size, sample_weight=None):
-        """Return what is compared with the teacher, of `size` positions, and what goes to the next stage.
+    def fuse(self, student, deeper, teacher, weights):
+        """Return what is compared with the teacher, of its positions, and what goes to the next stage.
 
-        Rows of weight 0 are not in the statistics of the normalisations.
+        What does not count is not in the statistics of the normalisations, and 0 for the convolutions.
         """
 
         def normed(norm, features):
-            if sample_weight is None:
-                return norm(features, training=True)
-            rows = of_rank(len(features.shape) - 1, of_examples(sample_weight, features) > 0)
-            rows = ops.broadcast_to(rows, ops.shape(features)[:-1])
-            return norm.call(features, training=True, mask=rows)  # `norm()` would attach the mask
+            mask = full_mask(weights.at(features).kept, features)
+            return norm.call(features, training=True, mask=mask)  # `norm()` would attach the mask
 
         fused = normed(self.narrow_norm, self.narrow(student))
         if self.attend is not None:
             deeper = nearest(deeper, student.shape[1:-1])
             attention = self.attend(ops.concatenate([fused, deeper], axis=-1))
             fused = fused * attention[..., :1] + deeper * attention[..., 1:]
-        return normed(self.widen_norm, self.widen(nearest(fused, size))), fused
+        fused = where_kept(fused, weights.at(fused).kept)
+        return normed(self.widen_norm, self.widen(nearest(fused, teacher.shape[1:-1]))), fused
 
 
 def _as_map(features, rank: int):
@@ -154,28 +154,16 @@ def _as_map(features, rank: int):
     return features
 
 
-def nearest(features, size):
-    """Return features of other sizes by repeating (or leaving out) positions: position i·old // new.
-
-    Raises:
-        ValueError: a size is not known.
-    """
-    for axis, (old, new) in enumerate(zip(features.shape[1:-1], size, strict=True), start=1):
-        if old == new:
-            continue
-        if old is None or new is None:
+def _need_sizes(*features) -> None:
+    for one in features:
+        if None in one.shape[1:-1]:
             raise ValueError(
-                f"ReviewKD resizes features of shape {tuple(features.shape)} to {tuple(size)} positions, and "
-                "a size is not known: give batches of a fixed size."
+                f"ReviewKD resizes features, and of those of shape {tuple(one.shape)} a size is not known: "
+                "give batches of a fixed size."
             )
-        if new % old == 0:
-            features = ops.repeat(features, new // old, axis=axis)
-        else:
-            features = ops.take(features, np.arange(new) * old // new, axis=axis)
-    return features
 
 
-def hierarchical_context(teacher, student):
+def hierarchical_context(teacher, student, mask=None):
     """Return the hierarchical context loss of each example: `(batch,)`.
 
     The mean squared difference, of the maps and of the maps pooled to 4, 2 and 1 positions a side (those
@@ -184,20 +172,29 @@ def hierarchical_context(teacher, student):
     Args:
         teacher: `(batch, positions..., channels)`.
         student: the same shape.
+        mask: `(batch, positions...)`: all means are over valid positions; or None.
     """
     teacher = ops.stop_gradient(teacher)
     size = tuple(teacher.shape[1:-1])
+    valid = None if mask is None else ops.expand_dims(ops.cast(mask, teacher.dtype), -1)
 
-    def difference(a, b):
-        squares = ops.square(a - b)
-        return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
+    def difference(a, b, there):
+        squares = ops.mean(sequences(ops.square(a - b)), axis=-1)
+        return mean_of_positions(squares, None if there is None else flat_mask(there > 0))
 
-    total, weight, weights = difference(student, teacher), 1.0, 1.0
+    def at(level, features, there):
+        if valid is None:
+            return pooled(features, level)
+        return ops.divide_no_nan(pooled(features * valid, level), there)
+
+    total, weight, weights = difference(student, teacher, valid), 1.0, 1.0
     for level in _LEVELS:
         if None in size or level >= min(size, default=1):
             continue
         weight /= 2.0
         smaller = (level,) * len(size)
-        total = total + weight * difference(pooled(student, smaller), pooled(teacher, smaller))
+        there = None if valid is None else pooled(valid, smaller)
+        ours, theirs = at(smaller, student, there), at(smaller, teacher, there)
+        total = total + weight * difference(ours, theirs, there)
         weights += weight
     return total / weights

@@ -9,53 +9,6 @@ import functools
 import numpy as np
 from keras import ops
 
-from keras_distill.losses.base import frozen, where_counted
-
-
-def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
-    """Return `(teacher, student, mask)` of each pair of layers, in float32, no gradient to the teacher.
-
-    What is masked, and examples of weight 0, are 0.
-
-    Raises:
-        ValueError: different numbers of layers, or features of different ranks.
-    """
-    teachers, students, masks = (
-        list(one) if isinstance(one, list | tuple) else [one]
-        for one in (teacher_outputs, student_outputs, mask)
-    )
-    same_number(teachers, students)
-    masks = masks if len(masks) == len(students) else masks * len(students)
-    if sample_weight is not None:
-        sample_weight = ops.convert_to_tensor(sample_weight)
-    return [_pair(*one, sample_weight) for one in zip(teachers, students, masks, strict=True)]
-
-
-def same_number(of_teacher, of_student) -> None:
-    """Refuse lists of layers of different lengths."""
-    if len(of_teacher) != len(of_student):
-        raise ValueError(
-            f"The loss compares layer by layer, and was given {len(of_teacher)} of the teacher and "
-            f"{len(of_student)} of the student: name as many of each."
-        )
-
-
-def _pair(teacher, student, mask, sample_weight):
-    for one, whose in ((teacher, "teacher"), (student, "student")):
-        if not hasattr(one, "shape") or isinstance(one, list | tuple | dict):
-            raise ValueError(
-                f"The {whose}'s layer returns {len(one)} tensors, and the loss compares one: name a layer "
-                "that returns one, for instance the one behind it."
-            )
-    teacher, student = frozen(teacher), ops.cast(student, "float32")
-    for weight in (mask, sample_weight):
-        if weight is not None:
-            weight = ops.cast(weight, "float32")
-            if teacher.shape[1:-1] != student.shape[1:-1] and weight is not mask:
-                weight = of_examples(weight, student)  # pooled, 0 would be mixed with what counts
-            teacher, student = where_counted(teacher, weight), where_counted(student, weight)
-    return teacher, student, mask
-
 
 def same_positions(teacher, student, mask=None):
     """Return both with the larger one average-pooled to the positions of the smaller, axis by axis.
@@ -112,6 +65,49 @@ def pooled(features, size: tuple[int, ...]):
     return features
 
 
+def resized(features, like):
+    """Return `features` at the positions of `like`: larger axes are averaged, smaller ones repeated.
+
+    Args:
+        features: `(batch, positions..., channels)`; axes of unknown size take the nearest position.
+        like: `(batch, positions..., channels)`.
+    """
+    sizes = list(zip(features.shape[1:-1], like.shape[1:-1], strict=True))
+    smaller = [old if None in (old, new) else min(old, new) for old, new in sizes]
+    if None not in smaller:
+        features = pooled(features, tuple(smaller))
+    else:
+        for axis, ((old, _), new) in enumerate(zip(sizes, smaller, strict=True), start=1):
+            if new is not None and new != old:
+                one = (*features.shape[1:axis], new, *features.shape[axis + 1 : -1])
+                features = pooled(features, one)
+    known = like.shape[1:-1]
+    dynamic = ops.shape(like)[1:-1] if None in known else known
+    return nearest(features, dynamic)
+
+
+def nearest(features, size):
+    """Return features of other sizes by repeating (or leaving out) positions: position i·old // new.
+
+    Args:
+        features: `(batch, positions..., channels)`.
+        size: the new positions, numbers or scalar tensors.
+    """
+    for axis, new in enumerate(size, start=1):
+        old = features.shape[axis]
+        if isinstance(old, int) and isinstance(new, int):
+            if old == new:
+                continue
+            if new % old == 0:
+                features = ops.repeat(features, new // old, axis=axis)
+                continue
+            index = np.arange(new) * old // new
+        else:
+            index = ops.arange(new) * ops.shape(features)[axis] // new
+        features = ops.take(features, index, axis=axis)
+    return features
+
+
 @functools.cache
 def _averaging(old: int, new: int) -> np.ndarray:
     """The matrix `(old, new)` that averages parts of an axis."""
@@ -149,20 +145,3 @@ def normalized(features, axis=-1):
     squares = ops.sum(ops.square(features), axis=axis, keepdims=True)
     positive = squares > 1e-36
     return features * ops.where(positive, ops.rsqrt(ops.where(positive, squares, 1.0)), 0.0)
-
-
-def of_examples(sample_weight, examples):
-    """Return weights of examples `(batch,)` in float32, those of positions averaged; ones for None.
-
-    Args:
-        sample_weight: `(batch,)`, `(batch, positions...)` or None.
-        examples: `(batch, ...)`, to know the batch.
-    """
-    if sample_weight is None:
-        return ops.ones_like(ops.reshape(examples, (ops.shape(examples)[0], -1))[:, 0])
-    weight = ops.cast(sample_weight, "float32")
-    return (
-        ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
-        if len(weight.shape) > 1
-        else weight
-    )

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.feature_loss import LossWithWeights, mean_over_positions
+from keras_distill.losses.feature_loss import LossWithWeights
 
 _SMALLEST_VARIANCE = 1e-5
 
@@ -78,13 +78,12 @@ class VariationalInformation(LossWithWeights):
             self.rhos.append(self.add_weight((width,), constant, name=f"rho_{len(self.rhos)}"))
         self.means = means
 
-    def of_pair(self, index, teacher, student, sample_weight, mask):
+    def of_pair(self, index, teacher, student, weights):
         """Return the mean negative log-likelihood."""
         mean = student
         for layer in self.means[index]:
             mean = layer(mean)
-        values = variational_information(teacher, mean, self.rhos[index])
-        return mean_over_positions(values, sample_weight, mask)
+        return weights.mean(variational_information(teacher, mean, self.rhos[index]))
 
     def get_config(self):
         """Return the arguments of the constructor."""

@@ -24,6 +24,8 @@ INPUTS = {
     "layers": ([(4, 4, 3), (3, 3, 2)], [(4, 4, 3), (4, 4, 2)]),
     "wide layers": ([(4, 4, 3), (3, 3, 2)], [(4, 4, 2), (4, 4, 3)]),
     "token layers": ([(5, 4), (5, 3)], [(5, 4), (5, 3)]),
+    "wide tokens": ((5, 4), (5, 2)),
+    "wide token layers": ([(5, 4), (5, 3)], [(5, 2), (5, 5)]),
     "stages": ([(6, 6, 4), (3, 3, 5)], [(6, 6, 2), (3, 3, 3)]),
 }
 
@@ -90,17 +92,20 @@ CASES = [
     ),
     layered("hint", lambda **a: losses.Hint(**a), "maps", connector=None),
     layered("hint-flat", lambda **a: losses.Hint(**a), "flat", zero=False),
-    layered("hint-connector", lambda **a: losses.Hint(**a), "wide", zero=False),
+    layered("hint-connector", lambda **a: losses.Hint(**a), "wide", "wide tokens", zero=False),
     layered("attention_transfer", lambda **a: losses.AttentionTransfer(**a), "maps", p=3.0),
-    layered("neuron_selectivity", lambda **a: losses.NeuronSelectivity(**a), "wide"),
+    layered("neuron_selectivity", lambda **a: losses.NeuronSelectivity(**a), "wide", "wide tokens"),
     layered(
         "variational_information",
         lambda **a: losses.VariationalInformation(**a),
         "wide",
+        "wide tokens",
         zero=False,
         initial_variance=2.0,
     ),
-    layered("review", lambda **a: losses.ReviewKD(**a), "stages", None, zero=False, mid=3),
+    layered(
+        "review", lambda **a: losses.ReviewKD(**a), "stages", "wide token layers", zero=False, mid=3
+    ),
     layered(
         "channel_wise",
         lambda **a: losses.ChannelWise(**a),
@@ -108,10 +113,20 @@ CASES = [
         temperature=2.0,
         connector=None,
     ),
-    layered("channel_wise-connector", lambda **a: losses.ChannelWise(**a), "wide", zero=False),
+    layered(
+        "channel_wise-connector",
+        lambda **a: losses.ChannelWise(**a),
+        "wide",
+        "wide tokens",
+        zero=False,
+    ),
     layered("cosine_features", lambda **a: losses.CosineFeatures(**a), "maps", connector=None),
     layered(
-        "cosine_features-connector", lambda **a: losses.CosineFeatures(**a), "wide", zero=False
+        "cosine_features-connector",
+        lambda **a: losses.CosineFeatures(**a),
+        "wide",
+        "wide tokens",
+        zero=False,
     ),
     layered("rkd_distance", lambda **a: losses.RKDDistance(**a), "flat"),
     layered("rkd_angle", lambda **a: losses.RKDAngle(**a), "flat", max_examples=64),
@@ -136,7 +151,7 @@ CASES = [
         "fsp-connector",
         lambda **a: losses.FSP(**a),
         "wide layers",
-        None,
+        "wide token layers",
         zero=False,
         wide_gradient=True,
     ),
@@ -262,21 +277,24 @@ def test_an_example_of_weight_0_contributes_nothing(rng, case):
         assert float(other) == pytest.approx(float(value), rel=1e-5, abs=1e-7), size
 
 
+@pytest.mark.parametrize("by", ["mask", "sample_weight"])
 @cases(lambda case: case.tokens)
-def test_masked_positions_contribute_nothing(rng, case):
+def test_positions_that_do_not_count_contribute_nothing(rng, case, by):
     loss = case.make()
     teacher, student, labels = inputs(rng, case.tokens)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 0, 1, 1], [1, 0, 0, 0, 1]], bool)
-    loss.compute_loss(teacher, student, labels=labels, mask=mask)
+    weights = mask * np.array([1.0, 0.5, 3.0, 1.0, 2.0], "float32")
+    given = {"mask": mask} if by == "mask" else {"sample_weight": weights}
+    loss.compute_loss(teacher, student, labels=labels, **given)
     variables = like(tf.Variable, student)
-    value, slopes = gradients(loss, teacher, variables, labels, mask=mask)
+    value, slopes = gradients(loss, teacher, variables, labels, **given)
     of_student = {v.ref() for v in each_of(variables)}
     for variable, slope in slopes:
         if variable.ref() in of_student:
             assert not np.any(slope.numpy()[~mask])
     for features in (*each_of(teacher), *each_of(student)):
         features[~mask] = 1e30 * rng.normal(size=features[~mask].shape)
-    other = loss.compute_loss(teacher, student, labels=labels, mask=mask)
+    other = loss.compute_loss(teacher, student, labels=labels, **given)
     assert float(other) == pytest.approx(float(value), rel=1e-5, abs=1e-7)
 
 

@@ -1,0 +1,196 @@
+"""How much the examples of a batch, and the positions of each, count for a loss on features.
+
+weights = Weights(sample_weight, mask).at(features)
+weights.mean(hint(teacher, student))                                        # a value for each position
+weights.mean(attention_transfer(teacher, student, mask=weights.valid))      # or for each example
+"""
+
+from keras import ops
+
+from keras_distill.losses.base import frozen, mean_over_examples, of_rank
+from keras_distill.losses.shapes import resized
+
+
+def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
+    """Return `(teacher, student, Weights)` of each pair of layers, in float32, no gradient to the teacher.
+
+    What does not count is 0 in both.
+
+    Args:
+        teacher_outputs, student_outputs: features, or lists with those of each layer.
+        mask: `(batch, positions...)`, or a list with one for each layer, or None.
+        sample_weight: `(batch,)`, `(batch, positions...)` or None.
+
+    Raises:
+        ValueError: different numbers of layers, or a layer that returns several tensors.
+    """
+    teachers, students, masks = (
+        list(one) if isinstance(one, list | tuple) else [one]
+        for one in (teacher_outputs, student_outputs, mask)
+    )
+    same_number(teachers, students)
+    masks = masks if len(masks) == len(students) else masks * len(students)
+    return [
+        _pair(teacher, student, Weights(sample_weight, mask))
+        for teacher, student, mask in zip(teachers, students, masks, strict=True)
+    ]
+
+
+def same_number(of_teacher, of_student) -> None:
+    """Refuse lists of layers of different lengths."""
+    if len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"The loss compares layer by layer, and was given {len(of_teacher)} of the teacher and "
+            f"{len(of_student)} of the student: name as many of each."
+        )
+
+
+def _pair(teacher, student, weights):
+    for one, whose in ((teacher, "teacher"), (student, "student")):
+        if not hasattr(one, "shape") or isinstance(one, list | tuple | dict):
+            raise ValueError(
+                f"The {whose}'s layer returns {len(one)} tensors, and the loss compares one: name a layer "
+                "that returns one, for instance the one behind it."
+            )
+    teacher, student = frozen(teacher), ops.cast(student, "float32")
+    same = tuple(teacher.shape[1:-1]) == tuple(student.shape[1:-1])
+    kept = []
+    for one in (teacher, student):
+        at = weights.at(one)
+        # One of the two will be pooled: 0 would be mixed with what counts.
+        kept.append(at.kept if same or at.rows is None else at.rows != 0)
+    return where_kept(teacher, kept[0]), where_kept(student, kept[1]), weights
+
+
+class Weights:
+    """Sample weights and a mask for one pair of layers.
+
+    Weights of positions weigh values of positions. For a value of a whole example they say two things:
+    positions of weight 0 are left out of it (`valid`), and the example weighs their mean (`rows`).
+
+    Args:
+        sample_weight: `(batch,)`, `(batch, positions...)` or None for 1 everywhere.
+        mask: `(batch, positions...)`, where there is something; or None for everywhere.
+    """
+
+    def __init__(self, sample_weight=None, mask=None):
+        self.sample_weight, self.mask = (
+            None if one is None else ops.cast(ops.convert_to_tensor(one), "float32")
+            for one in (sample_weight, mask)
+        )
+
+    def at(self, features) -> "Weights":
+        """Return the weights at the positions of `features` `(batch, positions..., channels)`.
+
+        Those of larger grids are averaged, those of smaller ones repeated; weights of positions that the
+        features do not have become their mean.
+        """
+        weight, mask = _at(self.sample_weight, features), _at(self.mask, features)
+        if mask is not None:
+            mask = ops.cast(mask > 0, "float32")
+            if len(mask.shape) == 1:  # no positions are left
+                weight = mask if weight is None else of_rank(len(weight.shape), mask) * weight
+                mask = None
+        return Weights(weight, mask)
+
+    @property
+    def valid(self):
+        """`(batch, positions...)` of booleans, or None where all positions of an example count alike."""
+        mask = _of_positions(self.mask)
+        weighed = _of_positions(self.sample_weight)
+        if mask is None or weighed is None:
+            one = weighed if mask is None else mask
+            return None if one is None else one != 0
+        return ops.logical_and(mask != 0, weighed != 0)
+
+    @property
+    def rows(self):
+        """The weights of examples `(batch,)`, or None for 1 each."""
+        weight = self.sample_weight
+        if weight is None or len(weight.shape) == 1:
+            return weight
+        axes = tuple(range(1, len(weight.shape)))
+        if self.mask is None or len(self.mask.shape) != len(weight.shape):
+            return ops.mean(weight, axis=axes)
+        total = ops.sum(weight * self.mask, axis=axes)
+        return ops.divide_no_nan(total, ops.sum(self.mask, axis=axes))
+
+    @property
+    def kept(self):
+        """`(batch,)` or `(batch, positions...)` of booleans: what counts at all. None where all does."""
+        valid, rows = self.valid, self.rows
+        if valid is None or rows is None:
+            return valid if rows is None else rows != 0
+        return ops.logical_and(valid, of_rank(len(valid.shape), rows != 0))
+
+    def mean(self, values):
+        """Return the weighted mean, a scalar: `Σ wᵢ·valueᵢ / B`, or over the valid positions of the batch.
+
+        Args:
+            values: one for each example `(batch,)`, or for each position `(batch, positions...)`.
+        """
+        if len(values.shape) == 1:
+            return mean_over_examples(values, self.rows)
+        mask = _of_positions(self.mask)
+        if mask is None:
+            return mean_over_examples(values, self.sample_weight)
+        share = ops.divide_no_nan(ops.cast(ops.size(mask), "float32"), ops.sum(mask))
+        return mean_over_examples(values * mask * share, self.sample_weight)
+
+
+def _of_positions(weight):
+    return None if weight is None or len(weight.shape) == 1 else weight
+
+
+def _at(weight, features):
+    """`weight` as `(batch,)`, or `(batch, positions...)` with the positions of `features`."""
+    if weight is None:
+        return None
+    rank = len(features.shape) - 1  # of what has one number for each position
+    while len(weight.shape) > max(rank, 1) and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, axis=-1)
+    if len(weight.shape) == 1:
+        return weight
+    own, size = weight.shape[1:], features.shape[1:-1]
+    if len(weight.shape) < rank and tuple(own) == tuple(
+        size[: len(own)]
+    ):  # (batch, time) of frames
+        weight = of_rank(rank, weight)
+        return ops.broadcast_to(weight, ops.shape(features)[:-1])
+    if len(weight.shape) != rank:
+        return ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
+    return ops.squeeze(resized(ops.expand_dims(weight, -1), features), axis=-1)
+
+
+def full_mask(kept, features):
+    """Return booleans `(batch,)` or `(batch, positions...)` for all positions, for BatchNormalization."""
+    if kept is None:
+        return None
+    return ops.broadcast_to(of_rank(len(features.shape) - 1, kept), ops.shape(features)[:-1])
+
+
+def flat_mask(mask):
+    """Return a mask `(batch, positions...)` as booleans `(batch, positions)`; None for None."""
+    if mask is None:
+        return None
+    return ops.cast(ops.reshape(mask, (ops.shape(mask)[0], -1)), "bool")
+
+
+def where_kept(features, kept):
+    """Return `features` with 0 where `kept` is False: there may be anything, NaN even, and 0·NaN is NaN."""
+    if kept is None:
+        return features
+    return ops.where(of_rank(len(features.shape), kept), features, ops.zeros_like(features))
+
+
+def mean_of_positions(values, valid=None):
+    """Return the mean of each example over its (valid) positions: `(batch, ...)`, 0 where there is none.
+
+    Args:
+        values: `(batch, positions)`, or with channels behind.
+        valid: `(batch, positions)` of booleans, or None.
+    """
+    if valid is None:
+        return ops.mean(values, axis=1)
+    valid = ops.cast(of_rank(len(values.shape), valid), values.dtype)
+    return ops.divide_no_nan(ops.sum(values * valid, axis=1), ops.sum(valid, axis=1))
