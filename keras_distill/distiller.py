@@ -85,7 +85,7 @@ class Distiller(DistillationModel):
         terms = SoftTerms(
             distillation_losses, distillation_loss_weights, teacher, student, example_weighting
         )
-        self._terms = terms
+        self.soft_terms = terms
         # For Keras to find what is in them: weights, and metrics.
         self.distillation_losses = terms.losses
         self.distillation_loss_trackers = terms.trackers
@@ -131,7 +131,7 @@ class Distiller(DistillationModel):
     @property
     def distillation_loss_weights(self):
         """The weights wᵢ, numbers or schedules."""
-        return list(self._terms.weights)
+        return list(self.soft_terms.weights)
 
     @property
     def output_names(self):
@@ -158,19 +158,19 @@ class Distiller(DistillationModel):
                 checks.no_shared_weights(teacher, layer)
         if self._teacher.network.inputs is None and self._network.inputs is None:
             checks.same_inputs(teacher, self.student)
-        for loss in self.distillation_losses:
-            loss.validate_model_compatibility(teacher, self.student)
-            if getattr(loss, "teacher_layer_name", None):
+        for term in self.soft_terms.terms:
+            term.loss.validate_model_compatibility(teacher, self.student)
+            if term.teacher_layers:
                 continue  # it reads no outputs
-            if getattr(loss, "output_name", None) is None:
+            if term.output is None:
                 checks.same_order(teacher, self.student)
-            if not isinstance(loss, losses.DistillationLoss):
+            if not isinstance(term.loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
 
     def _build_losses(self, targets: Answer | None, answer: Answer | None) -> None:
         """Make the weights of losses that have some, where the shapes are known."""
         if targets is not None and answer is not None:
-            self._terms.build(targets, answer, self.student, self._teacher.find_layer)
+            self.soft_terms.build(targets, answer, self.student, self._teacher.find_layer)
 
     # Compile
 
@@ -261,7 +261,7 @@ class Distiller(DistillationModel):
         """Return the teacher's answer, or None where it does not count."""
         if self.student_loss_weight == 1:
             return None
-        return self._teacher.targets(x) if self._terms.need_teacher else NoTeacher().targets(x)
+        return self._teacher.targets(x) if self.soft_terms.need_teacher else NoTeacher().targets(x)
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
@@ -290,12 +290,12 @@ class Distiller(DistillationModel):
         student_loss = self._student_loss(y, answer.outputs, sample_weight) if share > 0 else 0.0
         soft: list = []
         if targets is not None:
-            soft = self._terms.values(batch, targets, answer, self._hard_loss, rows)
+            soft = self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
         distillation_loss = sum(soft, 0.0)
         if self.loss_balancing is None or not soft:
             total = share * student_loss + (1.0 - share) * distillation_loss
         else:
-            weights = [share, *map(schedules.value, self._terms.weights)]
+            weights = [share, *map(schedules.value, self.soft_terms.weights)]
             parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
             total = self.loss_balancing.total(parts, weights)
         total = total + self._regularization()
@@ -338,7 +338,7 @@ class Distiller(DistillationModel):
         """Whether a network ends in a way that is not known, or a loss waits for the shapes of features."""
         if not self.compiled or self._checked:
             return False
-        return self._asks_teacher() or self._asks_student() or not self._terms.built
+        return self._asks_teacher() or self._asks_student() or not self.soft_terms.built
 
     def look(self, x) -> None:
         """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""
@@ -347,7 +347,7 @@ class Distiller(DistillationModel):
                 self._teacher.check_looks(x)
             if self._asks_student():
                 self._network.check_looks(self(x, training=False))
-            if not self._terms.built:
+            if not self.soft_terms.built:
                 self._build_losses(self.targets(x), self._network(x, training=False))
         self._checked = True
 
@@ -442,7 +442,7 @@ class Distiller(DistillationModel):
 
     def _regularization(self):
         """The student's regularisation and added losses, and those of losses that are layers."""
-        layers = [self.student, *self._terms.losses]
+        layers = [self.student, *self.soft_terms.losses]
         terms = [term for layer in layers for term in getattr(layer, "losses", [])]
         return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
 
@@ -461,14 +461,14 @@ class Distiller(DistillationModel):
             **super().get_config(),
             "teacher": serialize(self.teacher),
             "student": serialize(self.student),
-            "distillation_losses": [serialize(loss) for loss in self._terms.losses],
-            "distillation_loss_weights": [serialize(weight) for weight in self._terms.weights],
+            "distillation_losses": [serialize(loss) for loss in self.soft_terms.losses],
+            "distillation_loss_weights": [serialize(weight) for weight in self.soft_terms.weights],
             "student_loss_weight": self.student_loss_weight,
             "teacher_inputs": serialize(teacher.inputs) if teacher else None,
             "student_inputs": serialize(network.inputs),
             "teacher_activation": teacher.activation if teacher else "auto",
             "student_activation": network.activation,
-            "example_weighting": serialize(self._terms.weighting),
+            "example_weighting": serialize(self.soft_terms.weighting),
             "loss_balancing": serialize(self.loss_balancing),
         }
 
@@ -497,7 +497,7 @@ class Distiller(DistillationModel):
         """Read what `save_own_variables` stored."""
         own = {key: store[key] for key in store.keys() if key != _RANGES}  # noqa: SIM118
         super().load_own_variables(own)
-        if not self._terms.built:
+        if not self.soft_terms.built:
             warnings.warn(
                 "The losses of this Distiller have no weights yet, as the shapes of their features are not "
                 "known, so none are loaded: call the networks on a batch before making the Distiller.",

@@ -11,8 +11,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 from rich.console import Console
 from rich.table import Table
 
-from keras_distill import soft_loss
 from keras_distill.connectors import trainable_size
+from keras_distill.soft_loss import Term
 
 COLUMNS = ("loss", "weight", "teacher", "student", "connector", "weights of its own")
 
@@ -27,16 +27,12 @@ def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
     """
     found = []
     share = 1.0 - distiller.student_loss_weight
-    for loss, weight, tracker in zip(
-        distiller.distillation_losses,
-        distiller.distillation_loss_weights,
-        distiller.distillation_loss_trackers,
-        strict=True,
-    ):
+    for term in distiller.soft_terms.terms:
+        loss = term.loss
         reads: tuple[Any, Any] = (None, None)
         if targets is not None and answer is not None:
-            reads = soft_loss.read(loss, targets, answer)
-        sides = [_places(loss, whose, read) for whose, read in zip(_SIDES, reads, strict=True)]
+            reads = term.read(targets, answer)
+        sides = [_places(term, whose, read) for whose, read in zip(_SIDES, reads, strict=True)]
         length = max(map(len, sides))
         sides = [side + [""] * (length - len(side)) for side in sides]
         own = (
@@ -47,7 +43,7 @@ def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
         connectors = [_connector(one) for one in getattr(loss, "connectors", [])]
         connectors += [""] * (length - len(connectors))
         for i, (teacher, student, connector) in enumerate(zip(*sides, connectors, strict=True)):
-            first = (tracker.name, _weight(weight, share)) if i == 0 else ("", "")
+            first = (term.tracker.name, _weight(term.weight, share)) if i == 0 else ("", "")
             found.append((*first, teacher, student, connector, own if i == 0 else ""))
     return found
 
@@ -55,12 +51,11 @@ def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
 _SIDES = ("teacher", "student")
 
 
-def _places(loss, whose: str, read) -> list[str]:
+def _places(term: Term, whose: str, read) -> list[str]:
     """Name and shape of each layer (or output) that is read."""
-    if whose == "teacher" and not getattr(loss, "needs_teacher", True):
+    if whose == "teacher" and not term.needs_teacher:
         return ["(none)"]
-    names = getattr(loss, f"{whose}_layer_name", None)
-    output = getattr(loss, "output_name", None)
+    names, output = getattr(term, f"{whose}_layers"), term.output
     names = keras.tree.flatten(names) if names else [f"output {output}" if output else "outputs"]
     tensors = [one for one in keras.tree.flatten(read) if one is not None]
     if len(names) == 1 and len(tensors) > 1:

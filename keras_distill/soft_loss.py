@@ -1,7 +1,7 @@
-"""The soft loss: what one distillation loss reads of the two networks' answers, and its value.
+"""A soft term: a distillation loss, what it reads of the two networks' answers, and its value.
 
-batch = soft_loss.Batch(x, labels, sample_weight)
-value = soft_loss.value(loss, batch, targets, answer, hard_losses)
+term = soft_loss.Term(AttentionTransfer("auto"), teacher_layers=["conv4"], student_layers=["block_12_add"])
+value = soft_loss.value(term, soft_loss.Batch(x, labels, sample_weight), targets, answer, hard_losses)
 """
 
 import dataclasses
@@ -19,6 +19,65 @@ from keras_distill.network import Answer, select
 
 
 @dataclasses.dataclass
+class Term:
+    """A distillation loss in its place in a training.
+
+    Attributes:
+        loss: a `keras.distillation.DistillationLoss`, Keras's or ours.
+        weight: a number or a schedule.
+        tracker: the metric that shows it in the history.
+        teacher_layers, student_layers: the inner layers that it reads, a name or a list; None for outputs.
+    """
+
+    loss: Any
+    weight: Any = 1.0
+    tracker: Any = None
+    teacher_layers: Any = None
+    student_layers: Any = None
+
+    @property
+    def output(self):
+        """The one of several outputs that it reads, or None."""
+        return getattr(self.loss, "output_name", None)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it reads what a teacher says."""
+        return getattr(self.loss, "needs_teacher", True)
+
+    def read(self, targets: Answer, answer: Answer):
+        """Return what it looks at of teacher and student: inner layers, logits, or outputs; in float32."""
+        teacher = None
+        if self.needs_teacher:
+            teacher = _float32(self._raw(self.teacher_layers, targets, "teacher"))
+        return teacher, _float32(self._raw(self.student_layers, answer, "student"))
+
+    def masks(self, answer: Answer):
+        """The masks that the student's layers pass on, for each tensor that is read, or None."""
+        tensors = keras.tree.flatten(self._raw(self.student_layers, answer, "student", "outputs"))
+        # A tensor's mask has no public name in Keras 3.
+        masks = [getattr(one, "_keras_mask", None) for one in tensors]
+        return None if all(mask is None for mask in masks) else masks
+
+    def _raw(self, layers, answer: Answer, whose: str, reads=None):
+        if isinstance(layers, list | tuple):
+            return [answer.inner[layer] for layer in layers]
+        if layers:
+            return answer.inner[layers]
+        reads = reads or getattr(self.loss, "reads", "outputs")
+        outputs = answer.logits if reads == "logits" else answer.outputs
+        return pick_output(outputs, self.output, answer.names, whose)
+
+
+def _float32(tensors):
+    def cast(tensor):
+        half = keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
+        return ops.cast(tensor, "float32") if half else tensor
+
+    return keras.tree.map_structure(cast, tensors)
+
+
+@dataclasses.dataclass
 class Batch:
     """What `fit` gives in a step: inputs, hard labels or None, weights of examples or None."""
 
@@ -27,11 +86,13 @@ class Batch:
     sample_weight: Any = None
 
 
-def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None, weighting=None):
-    """Return the value of `loss` for a batch: a float32 scalar, not yet weighted.
+def value(
+    term: Term, batch: Batch, targets: Answer, answer: Answer, hard_losses=None, weighting=None
+):
+    """Return the value of a term for a batch: a float32 scalar, not yet weighted.
 
     Args:
-        loss: a `keras.distillation.DistillationLoss`, Keras's or ours.
+        term: the loss, and what it reads.
         batch: inputs, labels and weights.
         targets: the teacher's answer.
         answer: the student's.
@@ -41,12 +102,12 @@ def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None,
     Raises:
         ValueError: an output that does not exist, or a loss that returns more than one number.
     """
-    output = getattr(loss, "output_name", None)
+    loss, output = term.loss, term.output
 
     def of_student(structure, what="student"):
         return pick_output(structure, output, answer.names, what)
 
-    teacher, student = read(loss, targets, answer)
+    teacher, student = term.read(targets, answer)
     loss.validate_outputs(teacher, student)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
@@ -54,18 +115,18 @@ def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None,
     hard = _hard_loss_of(hard_losses, output, answer.names)
     if isinstance(loss, LogitLoss):
         ends = [of_student(answer.activations)]
-        if loss.needs_teacher:
+        if term.needs_teacher:
             ends.append(pick_output(targets.activations, output, targets.names, "teacher"))
         arguments["activation"] = _kinds(student, ends, hard)
     if "labels" in takes:
         arguments["labels"] = labels
-    sample_weight = _own(loss, batch.sample_weight, of_student)
+    sample_weight = _own(term, batch.sample_weight, of_student)
     if weighting is not None:
-        trust = _trust(loss, weighting, targets, labels, hard)
+        trust = _trust(term, weighting, targets, labels, hard)
         sample_weight = _product(sample_weight, trust)
     if "mask" in takes:
-        arguments["mask"] = _masks(loss, answer)
-    elif "sample_weight" in takes and not getattr(loss, "student_layer_name", None):
+        arguments["mask"] = term.masks(answer)
+    elif "sample_weight" in takes and not term.student_layers:
         sample_weight = example_weights(of_student(answer.outputs), sample_weight)
     if "indices" in takes and getattr(loss, "bank_size", None):
         arguments["indices"] = select(batch.x, loss.index, "index")
@@ -86,44 +147,6 @@ def value(loss, batch: Batch, targets: Answer, answer: Answer, hard_losses=None,
     return ops.cast(result, "float32")
 
 
-def read(loss, targets: Answer, answer: Answer):
-    """Return what `loss` looks at of teacher and student: inner layers, logits, or outputs; in float32."""
-    teacher = _read(loss, "teacher", targets) if getattr(loss, "needs_teacher", True) else None
-    return teacher, _read(loss, "student", answer)
-
-
-def _read(loss, whose: str, answer: Answer):
-    read = _raw(loss, whose, answer)
-    return keras.tree.map_structure(_float32, read)
-
-
-def _raw(loss, whose: str, answer: Answer):
-    layers = getattr(loss, f"{whose}_layer_name", None)
-    if isinstance(layers, list | tuple):
-        return [answer.inner[layer] for layer in layers]
-    if layers:
-        return answer.inner[layers]
-    outputs = answer.logits if getattr(loss, "reads", "outputs") == "logits" else answer.outputs
-    return pick_output(outputs, getattr(loss, "output_name", None), answer.names, whose)
-
-
-def _float32(tensor):
-    half = keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
-    return ops.cast(tensor, "float32") if half else tensor
-
-
-def _masks(loss, answer: Answer):
-    """The masks that the student's layers pass on, for each layer that is read; None if there are none."""
-    layers = getattr(loss, "student_layer_name", None)
-    outputs = _raw(loss, "student", answer) if layers else answer.outputs
-    if not layers:
-        output = getattr(loss, "output_name", None)
-        outputs = pick_output(outputs, output, answer.names, "student")
-    # A tensor's mask has no public name in Keras 3.
-    masks = [getattr(one, "_keras_mask", None) for one in keras.tree.flatten(outputs)]
-    return None if all(mask is None for mask in masks) else masks
-
-
 def _labels(labels, of_student):
     """The labels of the outputs that the loss is about; None where there are none for them."""
     try:
@@ -132,22 +155,22 @@ def _labels(labels, of_student):
         return None
 
 
-def _own(loss, sample_weight, of_student):
+def _own(term, sample_weight, of_student):
     """The sample weights of the outputs that the loss is about."""
     if sample_weight is None or not keras.tree.is_nested(sample_weight):
         return sample_weight
     sample_weight = of_student(sample_weight, "sample_weight")
-    if getattr(loss, "student_layer_name", None) and keras.tree.is_nested(sample_weight):
+    if term.student_layers and keras.tree.is_nested(sample_weight):
         raise ValueError(
-            f"{type(loss).__name__} reads inner layers, and sample_weight has one for each output: "
+            f"{type(term.loss).__name__} reads inner layers, and sample_weight has one for each output: "
             "pass output= to say whose weights it takes."
         )
     return sample_weight
 
 
-def _trust(loss, rule, targets: Answer, labels, hard):
+def _trust(term, rule, targets: Answer, labels, hard):
     """The weights by `example_weighting` for each output that the loss is about."""
-    output = getattr(loss, "output_name", None)
+    loss, output = term.loss, term.output
     logits, ends = (
         pick_output(one, output, targets.names, "teacher")
         for one in (targets.logits, targets.activations)
@@ -157,7 +180,7 @@ def _trust(loss, rule, targets: Answer, labels, hard):
     if columns is not None:
         flat = [ops.take(one, columns, axis=-1) for one in flat]
     labels = [None] * len(flat) if labels is None else keras.tree.flatten(labels)
-    if getattr(loss, "student_layer_name", None) and len(flat) > 1:
+    if term.student_layers and len(flat) > 1:
         raise ValueError(
             f"{type(loss).__name__} reads inner layers, and the teacher has {len(flat)} outputs: pass "
             "output= to say by which of them example_weighting= goes."
@@ -179,7 +202,9 @@ def _product(first, second):
         rank = max(len(a.shape), len(b.shape))
         if tuple(a.shape[1:]) == (1,) and len(b.shape) == 1:
             rank = 1
-        products.append(of_rank(rank, a) * of_rank(rank, b))
+        product = of_rank(rank, a) * of_rank(rank, b)
+        # What a teacher says of an example of weight 0 may be NaN.
+        products.append(ops.where(of_rank(rank, a) == 0, 0.0, product))
     return products[0] if len(products) == 1 else products
 
 

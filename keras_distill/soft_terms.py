@@ -6,12 +6,11 @@ values = terms.values(batch, targets, answer, hard_losses)
 """
 
 import warnings
-from typing import Any
 
 import keras
 
 from keras_distill import checks, example_weighting, losses, schedules, soft_loss
-from keras_distill.connectors import never_negative, trainable_size
+from keras_distill.connectors import trainable_size
 from keras_distill.losses.base import snake_case
 from keras_distill.network import Answer
 from keras_distill.pairs import suggest_pairs
@@ -28,7 +27,7 @@ class SoftTerms:
         weighting: a rule of `example_weighting`, or None.
 
     Attributes:
-        losses, weights, trackers: one for each; `trackers` are metrics with different names.
+        terms: one `soft_loss.Term` for each loss, with metrics of different names.
 
     Raises:
         ValueError: there is no loss, or a weight that cannot be meant.
@@ -44,34 +43,55 @@ class SoftTerms:
             given = [given]
             if weights is not None and not isinstance(weights, list | tuple):
                 weights = [weights]
-        self.losses = [_with_layers(losses.get(loss), teacher, student) for loss in given]
-        self.weights = checks.loss_weights(weights, len(self.losses))
+        found = [losses.get(loss) for loss in given]
+        names = [getattr(loss, "name", None) or snake_case(type(loss).__name__) for loss in found]
         self.weighting = example_weighting.checked(weighting)
-        names = [
-            getattr(loss, "name", None) or snake_case(type(loss).__name__) for loss in self.losses
+        self.terms = [
+            soft_loss.Term(
+                loss, weight, keras.metrics.Mean(name=name), *_layers(loss, teacher, student)
+            )
+            for loss, weight, name in zip(
+                found,
+                checks.loss_weights(weights, len(found)),
+                checks.metric_names(names),
+                strict=True,
+            )
         ]
-        self.trackers = [keras.metrics.Mean(name=name) for name in checks.metric_names(names)]
+
+    @property
+    def losses(self) -> list:
+        """The losses."""
+        return [term.loss for term in self.terms]
+
+    @property
+    def weights(self) -> list:
+        """Their weights, numbers or schedules."""
+        return [term.weight for term in self.terms]
+
+    @property
+    def trackers(self) -> list[keras.metrics.Metric]:
+        """The metrics that show them."""
+        return [term.tracker for term in self.terms]
 
     def layers_of(self, whose: str) -> list[str]:
         """Return the names of the inner layers of the "teacher" or "student" that are read."""
-        names = [getattr(loss, f"{whose}_layer_name", None) for loss in self.losses]
+        names = [getattr(term, f"{whose}_layers") for term in self.terms]
         return [name for name in keras.tree.flatten(names) if name is not None]
 
     @property
     def need_teacher(self) -> bool:
         """Whether any of them reads what a teacher says."""
-        trusts = self.weighting is not None
-        return trusts or any(getattr(loss, "needs_teacher", True) for loss in self.losses)
+        return self.weighting is not None or any(term.needs_teacher for term in self.terms)
+
+    @property
+    def with_weights(self) -> list[soft_loss.Term]:
+        """Those whose losses have weights of their own, or will."""
+        return [term for term in self.terms if isinstance(term.loss, losses.LossWithWeights)]
 
     @property
     def built(self) -> bool:
         """Whether the losses that have weights have made them."""
-        return all(loss.built for loss in self.with_weights)
-
-    @property
-    def with_weights(self) -> list:
-        """The losses that have weights of their own, or will."""
-        return [loss for loss in self.losses if isinstance(loss, losses.LossWithWeights)]
+        return all(term.loss.built for term in self.with_weights)
 
     def build(self, targets: Answer, answer: Answer, student, find_layer=None) -> None:
         """Make the connectors and other weights of the losses for answers of these shapes.
@@ -85,57 +105,61 @@ class SoftTerms:
         Raises:
             ValueError: a loss that was built for other shapes.
         """
-        for loss in self.with_weights:
+        for term in self.with_weights:
             shapes = [
                 [(None, *one.shape[1:]) for one in keras.tree.flatten(read)]
-                for read in soft_loss.read(loss, targets, answer)
+                for read in term.read(targets, answer)
             ]
-            if not loss.built:
-                if hasattr(loss, "look_at") and loss.teacher_layer_name and find_layer:
-                    names = keras.tree.flatten(loss.teacher_layer_name)
-                    loss.look_at([never_negative(find_layer(name)) for name in names])
-                loss.build(*shapes)
-                loss.built_for = shapes
-                _warn_of_size(loss, student)
-            elif getattr(loss, "built_for", shapes) != shapes:
-                raise ValueError(
-                    f"This {type(loss).__name__} has weights for features of the shapes {loss.built_for}, "
-                    f"and these networks have {shapes}: make a new one for each Distiller."
-                )
-            elif hasattr(loss, "built_for"):
-                warnings.warn(
-                    f"This {type(loss).__name__} has weights from another Distiller and goes on with them: "
-                    "make a new one for a training of its own.",
-                    stacklevel=5,
-                )
+            if not term.loss.built:
+                if term.teacher_layers and find_layer:
+                    names = keras.tree.flatten(term.teacher_layers)
+                    term.loss.look_at([find_layer(name) for name in names])
+                term.loss.build(*shapes)
+                term.loss.built_for = shapes
+                _warn_of_size(term.loss, student)
+            else:
+                _warn_of_reuse(term.loss, shapes)
 
     def values(self, batch, targets: Answer, answer: Answer, hard_losses, rows) -> list:
         """Return the weighted value of each loss, and note the bare ones in the trackers."""
         weighted = []
-        for loss, weight, tracker in zip(self.losses, self.weights, self.trackers, strict=True):
-            value = soft_loss.value(loss, batch, targets, answer, hard_losses, self.weighting)
-            tracker.update_state(value, sample_weight=rows)
-            weighted.append(schedules.value(weight) * value)
+        for term in self.terms:
+            value = soft_loss.value(term, batch, targets, answer, hard_losses, self.weighting)
+            term.tracker.update_state(value, sample_weight=rows)
+            weighted.append(schedules.value(term.weight) * value)
         return weighted
 
 
-def _with_layers(loss, teacher, student):
-    """`loss`, or a copy of it with layers of these networks where it says "auto"."""
-    if getattr(loss, "teacher_layer_name", None) != "auto":
-        return loss
+def _layers(loss, teacher, student) -> tuple:
+    """The layers of teacher and student that `loss` reads; layers of these networks where it says "auto"."""
+    names = [getattr(loss, f"{whose}_layer_name", None) for whose in ("teacher", "student")]
+    if names[0] != "auto":
+        return tuple(names)
     if not isinstance(teacher, keras.Model):
         raise ValueError(
             f"{type(loss).__name__}('auto') looks for layers in the teacher, which must be a keras.Model for "
             f"that, got {type(teacher)}: use losses on outputs, such as SoftTargets."
         )
     pairs = suggest_pairs(teacher, student)
-    config: dict[str, Any] = loss.get_config()
     if getattr(loss, "reads_one_layer", False):
-        config["teacher_layer_name"], config["student_layer_name"] = pairs[-1]
-    else:
-        config["teacher_layer_name"] = [pair[0] for pair in pairs]
-        config["student_layer_name"] = [pair[1] for pair in pairs]
-    return type(loss).from_config(config)
+        return pairs[-1]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _warn_of_reuse(loss, shapes) -> None:
+    built_for = getattr(loss, "built_for", None)
+    if built_for is None:  # built by nobody else
+        return
+    if built_for != shapes:
+        raise ValueError(
+            f"This {type(loss).__name__} has weights for features of the shapes {built_for}, and these "
+            f"networks have {shapes}: make a new one for each Distiller."
+        )
+    warnings.warn(
+        f"This {type(loss).__name__} has weights from another Distiller and goes on with them: make a new "
+        "one for a training of its own.",
+        stacklevel=6,
+    )
 
 
 def _warn_of_size(loss, student) -> None:

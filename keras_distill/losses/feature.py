@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
+from keras_distill.connectors import never_negative
 from keras_distill.losses.feature_loss import ConnectedLoss, FeatureLoss
 from keras_distill.losses.response import checked_temperature, divergences
 from keras_distill.losses.shapes import normalized, same_positions, sequences
@@ -51,17 +52,25 @@ class Hint(ConnectedLoss):
     ):
         super().__init__(teacher_layer_name, student_layer_name, connector, output, name)
         self.activation = activation
+        self._seen: list[str | None] | None = None
 
-    def look_at(self, teacher_never_negative: list[bool]) -> None:
-        """Called by a Distiller: for each pair, whether the teacher's features cannot be negative."""
-        if self.activation == "auto":
-            self.activation = ["relu" if one else None for one in teacher_never_negative]
+    def look_at(self, teacher_layers):
+        """A connector ends in a ReLU where the teacher's features cannot be negative."""
+        self._seen = ["relu" if never_negative(layer) else None for layer in teacher_layers]
 
-    def build(self, teacher_shapes, student_shapes):
-        """Make the connectors for a list with the shape of each layer."""
-        if self.activation == "auto":
-            self.activation = None
-        super().build(teacher_shapes, student_shapes)
+    def activations(self):
+        """Return what `activation` says, or what was seen."""
+        return self._seen if self.activation == "auto" else self.activation
+
+    def get_build_config(self):
+        """Return the shapes of `build`, and what was seen before it."""
+        config = super().get_build_config()
+        return config and {**config, "seen": self._seen}
+
+    def build_from_config(self, config):
+        """Build as `get_build_config` describes."""
+        self._seen = config["seen"]
+        super().build_from_config(config)
 
     def of_pair(self, index, teacher, student, weights):
         """Return the mean squared difference."""

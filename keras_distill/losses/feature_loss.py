@@ -127,6 +127,9 @@ class LossWithWeights(FeatureLoss, keras.layers.Layer):
         """Make the weights for a list with the shape of each layer."""
         raise NotImplementedError
 
+    def look_at(self, teacher_layers: list[keras.layers.Layer]) -> None:
+        """Called by a Distiller before `build`, with the teacher's layers that are read."""
+
     def build_for(self, layers) -> None:
         """Make the weights for what `pairs` returned, unless they are there."""
         if not self.built:
@@ -156,8 +159,6 @@ class ConnectedLoss(LossWithWeights):
         connectors: the layers in use, one for each pair, once they are made.
     """
 
-    activation: Any = None
-
     def __init__(
         self,
         teacher_layer_name=None,
@@ -180,7 +181,7 @@ class ConnectedLoss(LossWithWeights):
                 f"{type(self).__name__} has {len(given)} connectors for {len(student_shapes)} pairs of "
                 "layers: pass a list with one for each, or 'auto'."
             )
-        activations = self.activation
+        activations = self.activations()
         if not isinstance(activations, list | tuple):
             activations = [activations] * len(student_shapes)
         self.connectors = [
@@ -189,6 +190,10 @@ class ConnectedLoss(LossWithWeights):
                 given, teacher_shapes, student_shapes, activations, strict=True
             )
         ]
+
+    def activations(self):
+        """Return the activation of the connectors that "auto" makes, or a list with one for each pair."""
+        return None
 
     def pools_before(self, index):
         """Not before a connector of the user's, which may change the number of positions itself."""

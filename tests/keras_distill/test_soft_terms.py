@@ -183,11 +183,40 @@ def test_auto_names_the_ends_of_equal_stages():
     model = kd.Distiller(
         cnn(4, size=16), cnn(2, size=8), loss, teacher_inputs=layers.Resizing(16, 16)
     )
-    assert model.distillation_losses[0].student_layer_name == STAGES
-    assert model.distillation_losses[0].teacher_layer_name == STAGES
+    (term,) = model.soft_terms.terms
+    assert (term.teacher_layers, term.student_layers) == (STAGES, STAGES)
+    assert model.distillation_losses == [loss]
     assert loss.teacher_layer_name == "auto"  # for the next pair of networks
-    model = kd.Distiller(cnn(4), cnn(2), losses.SimilarityPreserving("auto"))
-    assert model.distillation_losses[0].teacher_layer_name == "stage2"
+    (term,) = kd.Distiller(cnn(4), cnn(2), losses.SimilarityPreserving("auto")).soft_terms.terms
+    assert (term.teacher_layers, term.student_layers) == ("stage2", "stage2")
+
+
+class Halved(losses.Hint):
+    """A user's loss without a `get_config` of its own."""
+
+    def __init__(self, factor):
+        super().__init__("auto")
+        self.factor = factor
+
+
+def test_auto_leaves_the_loss_and_its_connector_as_they_were_given():
+    loss = Halved(0.5)
+    connector = layers.Conv2D(4, 1)
+    loss.connector = [connector, "auto", "auto"]
+    model = kd.Distiller(cnn(4), cnn(2), loss)
+    assert model.distillation_losses[0] is loss
+    assert loss.connectors[0] is connector
+    assert any(one is connector.kernel for one in model.trainable_variables)
+
+
+def test_a_hint_that_saw_one_teacher_looks_anew_at_the_next():
+    loss = losses.Hint("stage1", "stage1")
+    unseen = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert not unseen.built
+    kd.Distiller(cnn(4), cnn(2), loss)
+    assert loss.get_config()["activation"] == "auto"
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert again.connectors[0].activation is keras.activations.relu
 
 
 def test_one_loss_with_weights_serves_one_pair_of_networks():
