@@ -106,8 +106,7 @@ class Distiller(DistillationModel):
             student, student_inputs, student_activation, terms.layers_of("student")
         )
         self._check_models()
-        if terms.with_weights:
-            self._build_losses(self._teacher.spec(), self._network.spec())
+        self._prepare()
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
         self._hard_loss: Any = None
@@ -167,10 +166,17 @@ class Distiller(DistillationModel):
             if not isinstance(term.loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
 
-    def _build_losses(self, targets: Answer | None, answer: Answer | None) -> None:
-        """Make the weights of losses that have some, where the shapes are known."""
+    def _prepare(self, x=None) -> None:
+        """Make the weights of losses that have some: from what the networks show, or a batch `x`."""
+        if not self.soft_terms.with_weights:
+            return
+        if x is None:
+            targets, answer = self._teacher.spec(), self._network.spec()
+        else:
+            targets, answer = self.targets(x), self._network(x, training=False)
         if targets is not None and answer is not None:
-            self.soft_terms.build(targets, answer, self.student, self._teacher.find_layer)
+            with self.distribute_strategy.scope():
+                self.soft_terms.build(targets, answer, self.student, self._teacher.find_layer)
 
     # Compile
 
@@ -348,8 +354,18 @@ class Distiller(DistillationModel):
             if self._asks_student():
                 self._network.check_looks(self(x, training=False))
             if not self.soft_terms.built:
-                self._build_losses(self.targets(x), self._network(x, training=False))
+                self._prepare(x)
         self._checked = True
+
+    def cannot_look(self, x) -> None:
+        """Refuse data of which no batch can be had, where the shapes of features wait for one."""
+        if not self.soft_terms.built:
+            names = ", ".join(type(term.loss).__name__ for term in self.soft_terms.with_weights)
+            raise ValueError(
+                f"{names} waits for the shapes of features, and no batch can be taken out of "
+                f"{type(x).__name__} to know them: call teacher and student on a batch before making the "
+                "Distiller, or give arrays or a tf.data.Dataset."
+            )
 
     def output_spec(self):
         """Return the student's symbolic outputs; a subclassed model has none."""
@@ -497,6 +513,8 @@ class Distiller(DistillationModel):
         """Read what `save_own_variables` stored."""
         own = {key: store[key] for key in store.keys() if key != _RANGES}  # noqa: SIM118
         super().load_own_variables(own)
+        if not self.soft_terms.built:
+            self._prepare()  # the networks may know by now
         if not self.soft_terms.built:
             warnings.warn(
                 "The losses of this Distiller have no weights yet, as the shapes of their features are not "

@@ -59,6 +59,8 @@ def first_batch(x, batch_size):
         batch = next(iter(x.take(1)), None)
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
+    elif hasattr(x, "iloc"):  # a pandas.DataFrame
+        return x.iloc[: batch_size or 32].to_numpy(), x
     elif isinstance(x, types.GeneratorType):
         batch = next(x, None)
         x = _again(batch, x)

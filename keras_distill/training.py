@@ -59,6 +59,9 @@ class DistillationModel(keras.Model):
     def look(self, x) -> None:
         """Look at the first batch, and refuse what cannot be meant."""
 
+    def cannot_look(self, x) -> None:
+        """Called instead of `look` where no batch can be taken out of the data `x`."""
+
     def output_spec(self):
         """Return `keras.KerasTensor`s like the outputs of `forward`, or None where they are not known."""
 
@@ -117,6 +120,8 @@ class DistillationModel(keras.Model):
             batch, x = fit_data.first_batch(x, batch_size)
             if batch is not None:
                 self.look(batch)
+            else:
+                self.cannot_look(x)
         if initial_epoch == 0:
             self._order_seed.next()  # another `fit`, another order
         self.begin(anew=initial_epoch == 0)

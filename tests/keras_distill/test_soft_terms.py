@@ -178,6 +178,39 @@ def test_networks_that_are_not_built_get_their_connectors_at_the_first_batch():
     assert len(model.trainable_variables) == 4 + 3
 
 
+def test_losses_that_wait_for_shapes_say_so_where_no_batch_can_be_taken():
+    class Stream:
+        """What only `fit` can read."""
+
+    student = Subclassed()
+    model = kd.Distiller(mlp(width=16), student, losses.Hint("hidden", student.hidden.name))
+    model.compile("sgd", SCE)
+    with pytest.raises(ValueError, match=r"Hint waits for .* taken out of Stream .* call teacher"):
+        model.fit(Stream())
+
+
+@pytest.mark.filterwarnings("ignore:.*weights of its own")
+def test_losses_that_waited_are_made_once_the_networks_are_known(tmp_path):
+    x, y = examples()
+
+    def new():
+        student = Subclassed()
+        model = kd.Distiller(mlp(width=16), student, losses.Hint("hidden", student.hidden.name))
+        model.compile("sgd", SCE)
+        return model
+
+    trained = new()
+    trained.fit(x, y, verbose=0)
+    trained.save_weights(tmp_path / "d.weights.h5")
+    again = new()
+    again(x)
+    again.load_weights(tmp_path / "d.weights.h5")
+    kernels = [
+        model.distillation_losses[0].connectors[0].linear.kernel for model in (trained, again)
+    ]
+    np.testing.assert_array_equal(*map(np.array, kernels))
+
+
 def test_auto_names_the_ends_of_equal_stages():
     loss = losses.AttentionTransfer("auto")
     model = kd.Distiller(
