@@ -6,6 +6,8 @@ kd.Distiller(teacher, student, ["soft_targets", AttentionTransfer("auto")], loss
 import keras
 from keras import ops
 
+_LOWEST = -10.0  # of the sᵢ: a loss that has become 0 would have its weight grow without bound
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Uncertainty(keras.layers.Layer):
@@ -13,7 +15,8 @@ class Uncertainty(keras.layers.Layer):
 
     The best sᵢ is `log(cᵢ·Lᵢ)`, so that each term comes to count 1, whatever the size of its loss. The terms
     are the hard loss and each distillation loss; the cᵢ are the weights that were given, where it starts.
-    Terms of weight 0 are left out. A loss that can be negative (`VariationalInformation`) has no best sᵢ.
+    Terms of weight 0 are left out; no weight grows beyond e¹⁰ times. A loss that can be negative
+    (`VariationalInformation`) has no best sᵢ.
 
     Args:
         **kwargs: as for `keras.layers.Layer`.
@@ -36,14 +39,15 @@ class Uncertainty(keras.layers.Layer):
         """
         total = 0.0
         for i, (value, weight) in enumerate(zip(values, weights, strict=True)):
-            own = self.log_variances[i]
+            own = ops.maximum(self.log_variances[i], _LOWEST)
             term = ops.exp(-own) * ops.cast(value, "float32") + own
             total = total + ops.cast(ops.convert_to_tensor(weight) > 0, "float32") * term
         return total
 
     def weights_now(self) -> list[float]:
         """Return what each term is multiplied with now."""
-        return [float(one) for one in ops.convert_to_numpy(ops.exp(-self.log_variances))]
+        held = ops.maximum(self.log_variances, _LOWEST)
+        return [float(one) for one in ops.convert_to_numpy(ops.exp(-held))]
 
 
 def get(identifier) -> keras.layers.Layer | None:

@@ -7,6 +7,8 @@ import warnings
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill import schedules
+
 
 def share(student_loss_weight) -> float:
     """Return `student_loss_weight` if it is a number from 0 to 1."""
@@ -37,6 +39,7 @@ def loss_weights(weights, count: int) -> list[float]:
         )
     for weight in weights:
         if isinstance(weight, LearningRateSchedule):
+            schedules.checked("distillation_loss_weights", weight)
             continue
         if not _is_number(weight) or not math.isfinite(weight) or weight < 0:
             raise ValueError(
@@ -65,6 +68,16 @@ def metric_names(names: list[str]) -> list[str]:
             free = f"{name}_{count}"
         unique.append(free)
     return unique
+
+
+def no_metric_of_a_loss(metrics, losses: list[str]) -> None:
+    """Refuse metrics with the name of a distillation loss: the history has one column for each name."""
+    given = keras.tree.flatten(metrics or [])
+    names = {one if isinstance(one, str) else getattr(one, "name", None) for one in given}
+    for name in names & set(losses):
+        raise ValueError(
+            f"A metric and a distillation loss are both named '{name}': pass another name= to one of them."
+        )
 
 
 def can_be_balanced(losses) -> None:

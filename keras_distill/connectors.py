@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_distill.layer_tree import held_layers
+from keras_distill.symbolic import symbolically
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -76,9 +77,8 @@ def connect(connector: Any, teacher_shape, student_shape, activation=None) -> ke
         connector = keras.layers.Identity(dtype="float32")
     elif not isinstance(connector, keras.layers.Layer):
         raise ValueError(f"connector must be 'auto', None or a keras layer, got {connector!r}.")
-    if not connector.built:
-        connector.build(student_shape)
-    found = tuple(connector.compute_output_shape(student_shape))
+    # A call, though of no data: a layer of the user's may build itself only then.
+    found = tuple(symbolically(connector, keras.KerasTensor(student_shape)).shape)
     if found[-1] != wanted:
         raise ValueError(
             f"The student's features {tuple(student_shape)} have {found[-1]} channels"

@@ -219,6 +219,7 @@ class Distiller(DistillationModel):
             per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
             if given is not None and not isinstance(given, list | tuple) and not per_output:
                 raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
+            checks.no_metric_of_a_loss(given, [one.name for one in self.distillation_loss_trackers])
         if jit_compile and not self._teacher.compilable:
             if jit_compile is True:
                 warnings.warn(
@@ -457,8 +458,8 @@ class Distiller(DistillationModel):
         return ops.cast(loss, "float32") * train_step.replicas()
 
     def _regularization(self):
-        """The student's regularisation and added losses, and those of losses that are layers."""
-        layers = [self.student, *self.soft_terms.losses]
+        """The regularisation and added losses of all that is trained: student, its inputs, losses."""
+        layers = [self.student, self.student_inputs, *self.soft_terms.losses]
         terms = [term for layer in layers for term in getattr(layer, "losses", [])]
         return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
 

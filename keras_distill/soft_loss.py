@@ -221,7 +221,7 @@ def pick_output(structure, output, names, whose: str):
     if output in names and len(flat) == len(names) and not isinstance(structure, dict):
         return flat[names.index(output)]
     known = sorted(structure) if isinstance(structure, dict) else names or list(range(len(flat)))
-    raise ValueError(f"A loss reads output={output!r}, and the {whose} has the outputs {known}.")
+    raise ValueError(f"A loss reads output={output!r}, which the {whose} does not have: {known}.")
 
 
 def _hard_loss_of(hard_losses, output, names):

@@ -19,6 +19,7 @@ from keras_distill.losses.shapes import normalized, sequences
 from keras_distill.losses.weights import flat_mask, mean_of_positions, pairs
 
 _NEVER = -1e30  # a logit
+_UNSEEN = -(2**31)  # the class of an example that the bank has not seen
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -28,7 +29,8 @@ class ContrastiveDistillation(LossWithWeights):
     `½ · mean_i [−log softmax_j(s_i·t_j / τ)[i] − log softmax_j(t_i·s_j / τ)[i]]`, where s and t are linear
     maps of the features (averaged over positions first), of L2 norm 1. Where there are labels, others of the
     batch with the same class are no negatives. With a memory bank, `negatives` of its rows are drawn as
-    further j in each step, whatever their class; a row is a running mean of an example's embeddings.
+    further j in each step, those of the same class left out; a row is a running mean of an example's
+    embeddings.
 
     When: the student's representation is to be used for more than the classes it learns.
 
@@ -100,6 +102,13 @@ class ContrastiveDistillation(LossWithWeights):
             ]
             for bank in self.banks:
                 bank.assign(normalized(bank))
+            self.classes = self.add_weight(
+                (self.bank_size,),
+                keras.initializers.Constant(_UNSEEN),
+                dtype="int32",
+                trainable=False,
+                name="classes",
+            )
 
     def compute_loss(
         self,
@@ -145,8 +154,11 @@ class ContrastiveDistillation(LossWithWeights):
     def _with_bank(self, teacher, student, classes, weights, indices):
         indices = ops.cast(ops.reshape(indices, (-1,)), "int32")
         drawn = keras.random.randint((self.negatives,), 0, self.bank_size, seed=self.seed)
-        itself = ops.equal(indices[:, None], drawn[None, :])
-        further = [(ops.take(bank, drawn, axis=0), itself) for bank in self.banks]
+        alike = ops.equal(indices[:, None], drawn[None, :])
+        if classes is not None:
+            same = ops.equal(classes[:, None], ops.take(self.classes, drawn)[None, :])
+            alike = ops.logical_or(alike, same)
+        further = [(ops.take(bank, drawn, axis=0), alike) for bank in self.banks]
         value = contrastive_distillation(
             teacher, student, classes, weights, schedules.value(self.temperature), *further
         )
@@ -157,6 +169,10 @@ class ContrastiveDistillation(LossWithWeights):
             if weights is not None:
                 change = change * ops.cast(weights > 0, "float32")[:, None]
             bank.assign(ops.scatter_update(bank, indices[:, None], before + change))
+        if classes is not None:
+            if weights is not None:
+                classes = ops.where(weights > 0, classes, ops.take(self.classes, indices))
+            self.classes.assign(ops.scatter_update(self.classes, indices[:, None], classes))
         return value
 
     def get_config(self):
@@ -224,5 +240,5 @@ def _classes(labels):
         labels = ops.squeeze(labels, axis=-1)
     floats = "float" in keras.backend.standardize_dtype(labels.dtype)
     if floats and len(labels.shape) == 2:
-        return ops.argmax(labels, axis=-1)
-    return labels if len(labels.shape) == 1 else None
+        return ops.cast(ops.argmax(labels, axis=-1), "int32")
+    return ops.cast(labels, "int32") if len(labels.shape) == 1 else None

@@ -11,6 +11,8 @@ from keras_distill.losses.feature_loss import ConnectedLoss
 from keras_distill.losses.shapes import same_positions, sequences
 from keras_distill.losses.weights import Weights, pairs
 
+_TWO = ("one layer", "the next")
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FSP(ConnectedLoss):
@@ -51,7 +53,7 @@ class FSP(ConnectedLoss):
         total = 0.0
         for i in range(len(layers) - 1):
             low, high, weights = students[i], students[i + 1], layers[i][2]
-            weights = weights.at(same_positions(low, high, weights.mask)[1])
+            weights = weights.at(same_positions(low, high, weights.mask, _TWO)[1])
             values = fsp(layers[i][0], layers[i + 1][0], low, high, weights.valid)
             total = total + weights.mean(values)
         return total
@@ -65,7 +67,7 @@ def fsp_matrix(low, high, mask=None):
         high: the same of a later layer, with as many positions or fewer.
         mask: `(batch, positions...)`, those of the smaller one; or None.
     """
-    low, high = same_positions(low, high)
+    low, high = same_positions(low, high, whose=_TWO)
     valid = Weights(mask=mask).at(high).mask
     low, high = sequences(low), sequences(high)
     if valid is None:

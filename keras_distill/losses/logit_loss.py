@@ -87,6 +87,12 @@ class LogitLoss(DistillationLoss):
             pairs, each(labels), each(sample_weight), each(activation), strict=True
         ):
             teacher, student = frozen(teacher), ops.cast(student, "float32")
+            for one in (teacher, student):
+                if len(one.shape) < 2:
+                    raise ValueError(
+                        f"{type(self).__name__} compares logits (batch, ..., classes), got the shape "
+                        f"{tuple(one.shape)}: for one number of each example give (batch, 1)."
+                    )
             if self.class_indices is not None:
                 self.check_classes(teacher.shape[-1], len(self.class_indices), student.shape[-1])
                 teacher = ops.take(teacher, self.class_indices, axis=-1)

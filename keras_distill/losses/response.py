@@ -23,8 +23,8 @@ class SoftTargets(LogitLoss):
     When: first of all; it is what the others are measured against.
 
     Args:
-        temperature: T, 0.01 to 1000; the higher, the more the order of the wrong classes counts. 4 is
-            customary, 2 with `standardize`.
+        temperature: T, 0.01 to 1000; the higher, the more the order of the wrong classes counts. None for
+            what is customary: 4, or 2 with `standardize`.
         standardize: whether to compare standardised logits, see `LogitLoss` (then 0.1 for the hard labels
             and 9 for this loss are customary).
         class_indices: for a teacher of more classes: for each class of the student, the teacher's column.
@@ -41,9 +41,11 @@ class SoftTargets(LogitLoss):
     of_independent_labels = True
 
     def __init__(
-        self, temperature=4.0, standardize=False, class_indices=None, output=None, name=None
+        self, temperature=None, standardize=False, class_indices=None, output=None, name=None
     ):
         super().__init__(standardize, class_indices, output, name)
+        if temperature is None:
+            temperature = 2.0 if self.standardize else 4.0
         self.temperature = checked_temperature(temperature)
         self.customary_weights = (0.1, 9.0) if self.standardize else (0.1, 0.9)
 

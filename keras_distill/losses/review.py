@@ -64,6 +64,13 @@ class ReviewKD(LossWithWeights):
             )
         mid = self.mid or min(512, student_shapes[-1][-1])
         rank = max(len(shape) for shape in (*student_shapes, *teacher_shapes)) - 2
+        for shape in (*student_shapes, *teacher_shapes):
+            if len(shape) not in (2, rank + 2):
+                raise ValueError(
+                    "ReviewKD fuses maps with maps, or sequences with sequences (and flat features with "
+                    f"both), got the shapes {student_shapes} (student) and {teacher_shapes} (teacher): name "
+                    "layers of one kind."
+                )
         fusions = [
             Fusion(mid, teacher[-1], max(rank, 1), fuses=i < len(student_shapes) - 1)
             for i, teacher in enumerate(teacher_shapes)

@@ -10,17 +10,25 @@ import numpy as np
 from keras import ops
 
 
-def same_positions(teacher, student, mask=None):
+def same_positions(teacher, student, mask=None, whose=("teacher", "student")):
     """Return both with the larger one average-pooled to the positions of the smaller, axis by axis.
+
+    Args:
+        teacher, student: `(batch, positions..., channels)`.
+        mask: of positions, or None.
+        whose: the two features', for sentences.
 
     Raises:
         ValueError: features of different ranks, sizes that are not known, or masked sequences of different
             lengths.
     """
     of_teacher, of_student = tuple(teacher.shape[1:-1]), tuple(student.shape[1:-1])
+    shapes = " and ".join(
+        f"{tuple(one.shape)} ({name})" for one, name in zip((teacher, student), whose, strict=True)
+    )
     if len(of_teacher) != len(of_student):
         raise ValueError(
-            f"Features of the shapes {tuple(teacher.shape)} (teacher) and {tuple(student.shape)} (student) "
+            f"Features of the shapes {shapes} "
             "cannot be compared position by position: name layers of one kind (maps, sequences or flat "
             "features), or pass connector= a layer that brings the student's to the teacher's shape."
         )
@@ -28,13 +36,13 @@ def same_positions(teacher, student, mask=None):
         return teacher, student
     if None in (*of_teacher, *of_student):
         raise ValueError(
-            f"Features of the shapes {tuple(teacher.shape)} (teacher) and {tuple(student.shape)} (student) "
+            f"Features of the shapes {shapes} "
             "have positions whose number is not known: give batches of a fixed size, or name layers of "
             "the same size."
         )
     if mask is not None:
         raise ValueError(
-            f"Masked features of {of_teacher} positions (teacher) and {of_student} (student) cannot be "
+            f"Masked features of the shapes {shapes} cannot be "
             "compared: name layers in which a position means the same."
         )
     size = tuple(min(pair) for pair in zip(of_teacher, of_student, strict=True))

@@ -19,20 +19,22 @@ def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
     Args:
         teacher_outputs, student_outputs: features, or lists with those of each layer.
         mask: `(batch, positions...)`, or a list with one for each layer, or None.
-        sample_weight: `(batch,)`, `(batch, positions...)` or None.
+        sample_weight: `(batch,)`, `(batch, positions...)`, or a list with one for each layer, or None.
 
     Raises:
         ValueError: different numbers of layers, or a layer that returns several tensors.
     """
-    teachers, students, masks = (
+    teachers, students, masks, weights = (
         list(one) if isinstance(one, list | tuple) else [one]
-        for one in (teacher_outputs, student_outputs, mask)
+        for one in (teacher_outputs, student_outputs, mask, sample_weight)
     )
     same_number(teachers, students)
-    masks = masks if len(masks) == len(students) else masks * len(students)
+    masks, weights = (
+        one if len(one) == len(students) else one * len(students) for one in (masks, weights)
+    )
     return [
-        _pair(teacher, student, Weights(sample_weight, mask))
-        for teacher, student, mask in zip(teachers, students, masks, strict=True)
+        _pair(teacher, student, Weights(weight, mask))
+        for teacher, student, mask, weight in zip(teachers, students, masks, weights, strict=True)
     ]
 
 

@@ -166,7 +166,7 @@ def test_an_output_that_does_not_exist():
     model = kd.Distiller(two_heads(dict), two_heads(dict), kd.losses.SoftTargets(output="sort"))
     model.compile("sgd", loss={"kind": SCE, "sure": "binary_crossentropy"})
     with pytest.raises(
-        ValueError, match=r"output='sort', and the \w+ has the outputs \['kind', 'sure'\]"
+        ValueError, match=r"output='sort', which the \w+ does not have: \['kind', 'sure'\]"
     ):
         model.fit(x, y, verbose=0)
 

@@ -178,6 +178,66 @@ def test_networks_that_are_not_built_get_their_connectors_at_the_first_batch():
     assert len(model.trainable_variables) == 4 + 3
 
 
+class Late(layers.Layer):
+    """A connector whose layers are built when they are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(16)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*weights of its own", "ignore:.*unbuilt state")
+def test_a_connector_of_ones_own_may_build_itself_when_it_is_called():
+    connector = Late()
+    model = compiled(
+        kd.Distiller(mlp(width=16), mlp(), losses.Hint("hidden", "hidden", connector=connector))
+    )
+    x, y = examples()
+    before = np.array(connector.inner.kernel)
+    step(model, x, y)
+    assert not np.array_equal(before, connector.inner.kernel)
+
+
+def test_the_regularisation_of_student_inputs_counts():
+    x, y = examples()
+    scale = layers.Dense(x.shape[-1], kernel_regularizer=keras.regularizers.L2(0.5))
+    scale.build(x.shape)
+    model = compiled(kd.Distiller(mlp(width=16), mlp(), "soft_targets", student_inputs=scale))
+    penalty = 0.5 * float((np.array(scale.kernel) ** 2).sum())
+    logs = step(model, x, y)
+    rest = 0.5 * (logs["student_loss"] + logs["distillation_loss"])
+    assert logs["loss"] == pytest.approx(rest + penalty, rel=1e-5)
+
+
+def test_no_metric_has_the_name_of_a_loss():
+    model = kd.Distiller(mlp(width=16), mlp(), losses.SoftTargets(name="accuracy"))
+    with pytest.raises(ValueError, match="both named 'accuracy': pass another name="):
+        model.compile("sgd", SCE, metrics=["accuracy"])
+
+
+def test_a_schedule_of_a_weight_starts_with_one_that_can_be_meant():
+    falling = keras.optimizers.schedules.PolynomialDecay(-1.0, 10)
+    with pytest.raises(ValueError, match=r"distillation_loss_weights must be .* starts with -1"):
+        kd.Distiller(mlp(width=16), mlp(), "soft_targets", [falling])
+
+
+def test_balanced_weights_stay_finite_where_a_loss_is_0():
+    rule = kd.balancing.Uncertainty()
+    rule.build(1)
+    rule.log_variances.assign([-50.0])
+    assert rule.weights_now() == [pytest.approx(np.exp(10.0))]
+    assert np.isfinite(rule.total([1.0], [1.0]))
+
+
+def test_standardised_soft_targets_have_a_temperature_of_2():
+    assert losses.SoftTargets().temperature == 4
+    assert losses.SoftTargets(standardize=True).temperature == 2
+    assert losses.SoftTargets(3.0, standardize=True).temperature == 3
+
+
 def test_losses_that_wait_for_shapes_say_so_where_no_batch_can_be_taken():
     class Stream:
         """What only `fit` can read."""
@@ -545,6 +605,33 @@ def test_a_memory_bank_finds_its_examples_by_their_numbers():
     assert changed.nonzero()[0].tolist() == [3, 5]
     with pytest.raises(ValueError, match="index='index' is not in the batch"):
         step(model, {"image": x}, y)
+
+
+def test_rows_of_a_memory_bank_of_the_same_class_are_no_negatives():
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 6, 3)).astype("float32")
+    labels, index = np.array([0, 0, 0, 1, 1, 1]), np.arange(6)
+    weights = np.array([1, 1, 1, 1, 1, 0], "float32")
+    loss = losses.ContrastiveDistillation(dimensions=4, bank_size=6, negatives=500, momentum=1.0)
+    loss.compute_loss(teacher, student, labels, weights, indices=index)
+    assert loss.classes.numpy()[:5].tolist() == [0, 0, 0, 1, 1]
+    assert loss.classes.numpy()[5] < 0  # of weight 0: not seen
+    loss.compute_loss(teacher, student, labels, indices=index)
+
+    def of(classes):
+        loss.classes.assign(classes)
+        return float(loss.compute_loss(teacher, student, np.zeros(6), indices=index))
+
+    none, all_rows = of(np.zeros(6)), of(np.ones(6))
+    in_batch = losses.ContrastiveDistillation(dimensions=4)
+    in_batch.build_for([(teacher, student, None)])
+    for ours, theirs in zip(
+        (in_batch.of_teacher, in_batch.of_student), (loss.of_teacher, loss.of_student), strict=True
+    ):
+        ours.set_weights(theirs.get_weights())
+    alone = float(in_batch.compute_loss(teacher, student, np.zeros(6)))
+    assert none == pytest.approx(alone, abs=1e-6)  # nothing else of the batch or bank is a negative
+    assert all_rows > none + 1
 
 
 def test_nan_in_an_inner_layer_of_the_teacher_is_told():

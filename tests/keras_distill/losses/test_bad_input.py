@@ -54,6 +54,9 @@ FEW = [maps(4, 4, 3), maps(2, 2, 3)]
         ),
         (losses.DIST(), maps(3), maps(3), {"activation": "sigmoid"}, "each right or wrong by"),
         (losses.LogitMSE(), maps(5), maps(3), {}, "pass class_indices="),
+        (losses.SoftTargets(), maps(), maps(), {}, r"got the shape \(2,\): .* give \(batch, 1\)"),
+        (losses.FSP(), [maps(4, 4, 3), maps(3)], FEW, {}, r"\(one layer\) and .* \(the next\)"),
+        (losses.ReviewKD(), FEW, [maps(4, 3), maps(2, 3)], {}, "ReviewKD fuses maps with maps"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, losses.DistillationLoss) else "",
 )

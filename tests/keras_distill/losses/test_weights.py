@@ -129,6 +129,18 @@ def test_weights_of_pixels_weigh_maps_of_any_size():
     assert float(whole) == pytest.approx(0.5 * float(left), rel=1e-5)
 
 
+def test_each_of_several_layers_may_have_weights_of_its_own():
+    first, second = (features(4, 4, 3), features(2, 2, 3)), (features(5), features(5) + 1)
+    grid = np.array(GRID)
+    loss = losses.Hint()
+    found = loss.compute_loss(*zip(first, second, strict=True), sample_weight=[grid, ROWS])
+    each = [
+        float(losses.Hint().compute_loss(*pair, sample_weight=weight))
+        for pair, weight in ((first, grid), (second, ROWS))
+    ]
+    assert float(found) == pytest.approx(sum(each), rel=1e-6)
+
+
 def normalizing(*layers):
     return keras.Sequential([*layers, keras.layers.BatchNormalization()])
 
