@@ -97,6 +97,9 @@ def stages(model: keras.Model) -> dict[Any, list[str]]:
     found: dict[Any, list[str]] = {}
     for stage in [*sorted(set(spatial), key=math.prod), TOKENS]:
         chains = _chains([call for call in trunk if call.stage == stage])
+        if not chains and stage != TOKENS:  # cells that read the last two: there is no trunk
+            merges = [call for call in calls if call.stage == stage and _merges(call)]
+            chains = [[call] for call in merges]
         ends = [chain for chain in chains if _ends_block(chain)] or chains
         if stage == coarsest and chains:
             ends = [*ends, chains[-1]]
@@ -232,8 +235,11 @@ def _ends_block(chain: list[_Call]) -> bool:
     """Whether it merges branches, is a block of layers, or a linear bottleneck (no activation behind it)."""
     first, last = chain[0], chain[-1]
     linear = len(chain) > 1 and isinstance(last.layer, keras.layers.BatchNormalization)
-    merges = type(first.layer).__name__ in _MERGES and len(first.inputs) > 1
-    return linear or merges or bool(held_layers(first.layer))
+    return linear or _merges(first) or bool(held_layers(first.layer))
+
+
+def _merges(call: _Call) -> bool:
+    return type(call.layer).__name__ in _MERGES and len(call.inputs) > 1
 
 
 def _is_named(call: _Call, words: Sequence[str]) -> bool:

@@ -224,3 +224,21 @@ def test_nothing_in_common_lists_the_stages():
         ValueError, match=r"teacher has 1 \(s1b1_out\), 2 .*student has tokens \(block0\)"
     ):
         suggest_pairs(cifar_resnet(), transformer(1))
+
+
+def test_cells_that_read_the_last_two_end_in_what_merges_their_branches():
+    def cells(width):
+        before = last = inputs = keras.Input((16, 16, 3))
+        for i in range(6):
+            strides = 2 if i in (2, 4) else 1
+            if before.shape[1] != last.shape[1]:
+                before = layers.AveragePooling2D()(before)
+            branches = [
+                layers.Conv2D(width, 3, strides, padding="same", name=f"{name}{i}")(x)
+                for name, x in (("back", before), ("here", last))
+            ]
+            before, last = last, layers.Concatenate(name=f"cell{i}")(branches)
+        return keras.Model(inputs, layers.GlobalAveragePooling2D()(last))
+
+    pairs = kd.suggest_pairs(cells(4), cells(2))
+    assert pairs == [("cell1", "cell1"), ("cell3", "cell3"), ("cell5", "cell5")]
