@@ -232,7 +232,7 @@ def test_cells_that_read_the_last_two_end_in_what_merges_their_branches():
         for i in range(6):
             strides = 2 if i in (2, 4) else 1
             if before.shape[1] != last.shape[1]:
-                before = layers.AveragePooling2D()(before)
+                before = layers.AveragePooling2D(2)(before)
             branches = [
                 layers.Conv2D(width, 3, strides, padding="same", name=f"{name}{i}")(x)
                 for name, x in (("back", before), ("here", last))
