@@ -168,7 +168,7 @@ class Distiller(DistillationModel):
 
     def _prepare(self, x=None) -> None:
         """Make the weights of losses that have some: from what the networks show, or a batch `x`."""
-        if not self.soft_terms.with_weights:
+        if not self.soft_terms.trainable:
             return
         if x is None:
             targets, answer = self._teacher.spec(), self._network.spec()
@@ -361,7 +361,7 @@ class Distiller(DistillationModel):
     def cannot_look(self, x) -> None:
         """Refuse data of which no batch can be had, where the shapes of features wait for one."""
         if not self.soft_terms.built:
-            names = ", ".join(type(term.loss).__name__ for term in self.soft_terms.with_weights)
+            names = ", ".join(type(term.loss).__name__ for term in self.soft_terms.trainable)
             raise ValueError(
                 f"{names} waits for the shapes of features, and no batch can be taken out of "
                 f"{type(x).__name__} to know them: call teacher and student on a batch before making the "

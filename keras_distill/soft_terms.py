@@ -84,14 +84,14 @@ class SoftTerms:
         return self.weighting is not None or any(term.needs_teacher for term in self.terms)
 
     @property
-    def with_weights(self) -> list[soft_loss.Term]:
+    def trainable(self) -> list[soft_loss.Term]:
         """Those whose losses have weights of their own, or will."""
-        return [term for term in self.terms if isinstance(term.loss, losses.LossWithWeights)]
+        return [term for term in self.terms if isinstance(term.loss, losses.TrainableLoss)]
 
     @property
     def built(self) -> bool:
         """Whether the losses that have weights have made them."""
-        return all(term.loss.built for term in self.with_weights)
+        return all(term.loss.built for term in self.trainable)
 
     def build(self, targets: Answer, answer: Answer, student, find_layer=None) -> None:
         """Make the connectors and other weights of the losses for answers of these shapes.
@@ -105,7 +105,7 @@ class SoftTerms:
         Raises:
             ValueError: a loss that was built for other shapes.
         """
-        for term in self.with_weights:
+        for term in self.trainable:
             shapes = [
                 [(None, *one.shape[1:]) for one in keras.tree.flatten(read)]
                 for read in term.read(targets, answer)

@@ -25,7 +25,7 @@ from keras_distill.losses.feature import (
     hint,
     neuron_selectivity,
 )
-from keras_distill.losses.feature_loss import FeatureLoss, LossWithWeights
+from keras_distill.losses.feature_loss import FeatureLoss, TrainableLoss
 from keras_distill.losses.flow import FSP, fsp
 from keras_distill.losses.logit_loss import LogitLoss, standardized
 from keras_distill.losses.relation import (
@@ -96,7 +96,6 @@ __all__ = [
     "Hint",
     "LogitLoss",
     "LogitMSE",
-    "LossWithWeights",
     "Mix",
     "NeuronSelectivity",
     "NormalizedKD",
@@ -106,6 +105,7 @@ __all__ = [
     "ReviewKD",
     "SimilarityPreserving",
     "SoftTargets",
+    "TrainableLoss",
     "VariationalInformation",
     "VirtualTeacher",
     "attention_transfer",

@@ -14,16 +14,16 @@ from keras import ops
 
 from keras_distill import schedules
 from keras_distill.losses.base import mean_over_examples
-from keras_distill.losses.feature_loss import LossWithWeights
+from keras_distill.losses.feature_loss import TrainableLoss
 from keras_distill.losses.shapes import normalized, sequences
-from keras_distill.losses.weights import flat_mask, mean_of_positions, pairs
+from keras_distill.losses.weights import flat_mask, mean_of_positions, paired
 
 _NEVER = -1e30  # a logit
 _UNSEEN = -(2**31)  # the class of an example that the bank has not seen
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class ContrastiveDistillation(LossWithWeights):
+class ContrastiveDistillation(TrainableLoss):
     """Contrastive representation distillation (CRD): an example's two embeddings are closest to each other.
 
     `½ · mean_i [−log softmax_j(s_i·t_j / τ)[i] − log softmax_j(t_i·s_j / τ)[i]]`, where s and t are linear
@@ -133,7 +133,7 @@ class ContrastiveDistillation(LossWithWeights):
         Raises:
             ValueError: several layers, or no indices for the bank.
         """
-        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
+        layers = paired(teacher_outputs, student_outputs, mask, sample_weight)
         self.build_for(layers)
         teacher, student, weights = layers[0]
         teacher = normalized(self.of_teacher(_averaged(teacher, weights)))

@@ -14,7 +14,7 @@ from keras import ops
 from keras_distill.connectors import Connector, connect, takes_mask
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.shapes import same_positions
-from keras_distill.losses.weights import full_mask, pairs, same_number
+from keras_distill.losses.weights import full_mask, paired, same_number
 
 
 class FeatureLoss(DistillationLoss):
@@ -69,7 +69,7 @@ class FeatureLoss(DistillationLoss):
         Raises:
             ValueError: features that cannot be compared; the sentence names both shapes.
         """
-        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
+        layers = paired(teacher_outputs, student_outputs, mask, sample_weight)
         total = 0.0
         for i, (teacher, student, weights) in enumerate(layers):
             if self.pools_before(i):
@@ -112,7 +112,7 @@ class FeatureLoss(DistillationLoss):
         }
 
 
-class LossWithWeights(FeatureLoss, keras.layers.Layer):
+class TrainableLoss(FeatureLoss, keras.layers.Layer):
     """Base of the feature losses with weights of their own, which are trained with the student.
 
     They are layers too, so that every Keras model that holds them trains and saves them. The weights are made
@@ -131,7 +131,7 @@ class LossWithWeights(FeatureLoss, keras.layers.Layer):
         """Called by a Distiller before `build`, with the teacher's layers that are read."""
 
     def build_for(self, layers) -> None:
-        """Make the weights for what `pairs` returned, unless they are there."""
+        """Make the weights for what `paired` returned, unless they are there."""
         if not self.built:
             self.build(*([tuple(pair[i].shape) for pair in layers] for i in (0, 1)))
 
@@ -139,7 +139,7 @@ class LossWithWeights(FeatureLoss, keras.layers.Layer):
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """As `FeatureLoss.compute_loss`; the first call makes the weights."""
-        self.build_for(pairs(teacher_outputs, student_outputs))
+        self.build_for(paired(teacher_outputs, student_outputs))
         return super().compute_loss(teacher_outputs, student_outputs, labels, sample_weight, mask)
 
     def get_config(self):
@@ -147,7 +147,7 @@ class LossWithWeights(FeatureLoss, keras.layers.Layer):
         return FeatureLoss.get_config(self)
 
 
-class ConnectedLoss(LossWithWeights):
+class ConnectedLoss(TrainableLoss):
     """Base of the feature losses that compare channel by channel, with a connector where widths differ.
 
     Args:

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_distill.losses.feature_loss import ConnectedLoss
 from keras_distill.losses.shapes import same_positions, sequences
-from keras_distill.losses.weights import Weights, pairs
+from keras_distill.losses.weights import Weights, paired
 
 _TWO = ("one layer", "the next")
 
@@ -40,7 +40,7 @@ class FSP(ConnectedLoss):
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """Return the sum over the neighbours, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
-        layers = pairs(teacher_outputs, student_outputs, mask, sample_weight)
+        layers = paired(teacher_outputs, student_outputs, mask, sample_weight)
         if len(layers) < 2:
             raise ValueError(
                 f"FSP compares how layers go together and was given {len(layers)}: name a list of at least "

@@ -16,7 +16,7 @@ from keras_distill import schedules
 from keras_distill.losses.base import frozen
 from keras_distill.losses.feature_loss import FeatureLoss
 from keras_distill.losses.shapes import embeddings, normalized
-from keras_distill.losses.weights import pairs
+from keras_distill.losses.weights import paired
 
 
 class RelationLoss(FeatureLoss):
@@ -44,15 +44,15 @@ class RelationLoss(FeatureLoss):
             mask: `(batch, positions...)`; masked features count as 0.
         """
         total = 0.0
-        for teacher, student, weights in pairs(
+        for teacher, student, weights in paired(
             teacher_outputs, student_outputs, mask, sample_weight
         ):
             rows = weights.at(student).rows
             total = total + self.of_batch(embeddings(teacher), embeddings(student), rows)
         return total
 
-    def of_batch(self, teacher, student, weights):
-        """Return the loss of embeddings `(batch, size)` with `weights` `(batch,)` or None, a scalar."""
+    def of_batch(self, teacher, student, rows):
+        """Return the loss of embeddings `(batch, size)` with weights `rows` `(batch,)` or None, a scalar."""
         raise NotImplementedError
 
 
@@ -111,9 +111,9 @@ class RKDDistance(RelationLoss):
 
     customary_weights = (1.0, 25.0)
 
-    def of_batch(self, teacher, student, weights):
+    def of_batch(self, teacher, student, rows):
         """Return `rkd_distance`."""
-        return rkd_distance(teacher, student, weights)
+        return rkd_distance(teacher, student, rows)
 
 
 def rkd_distance(teacher, student, sample_weight=None):
@@ -171,11 +171,10 @@ class RKDAngle(RelationLoss):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
         self.max_examples = schedules.whole("max_examples", max_examples, 3)
 
-    def of_batch(self, teacher, student, weights):
+    def of_batch(self, teacher, student, rows):
         """Return `rkd_angle` of the first `max_examples`."""
         first = slice(self.max_examples)
-        weights = None if weights is None else weights[first]
-        return rkd_angle(teacher[first], student[first], weights)
+        return rkd_angle(teacher[first], student[first], None if rows is None else rows[first])
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -226,9 +225,9 @@ class SimilarityPreserving(RelationLoss):
 
     customary_weights = (1.0, 3000.0)
 
-    def of_batch(self, teacher, student, weights):
+    def of_batch(self, teacher, student, rows):
         """Return `similarity_preserving`."""
-        return similarity_preserving(teacher, student, weights)
+        return similarity_preserving(teacher, student, rows)
 
 
 def similarity_preserving(teacher, student, sample_weight=None):
@@ -281,10 +280,10 @@ class CorrelationCongruence(RelationLoss):
         self.gamma = schedules.checked("gamma", gamma, advice="0.4 is customary")
         self.order = schedules.whole("order", order)
 
-    def of_batch(self, teacher, student, weights):
+    def of_batch(self, teacher, student, rows):
         """Return `correlation_congruence`."""
         gamma = schedules.value(self.gamma)
-        return correlation_congruence(teacher, student, gamma, self.order, weights)
+        return correlation_congruence(teacher, student, gamma, self.order, rows)
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -317,7 +316,8 @@ class PKT(RelationLoss):
     """Probabilistic knowledge transfer (PKT): each example finds the neighbours that it has for the teacher.
 
     `mean_ij q_t[i, j] · log(q_t[i, j] / q_s[i, j])` over batch², where q are the cosine similarities, mapped
-    to 0..1 by (s + 1) / 2 and divided by the sum of their row.
+    to 0..1 by (s + 1) / 2 and divided by the sum of their row. Weights of examples weigh rows, and
+    neighbours within the row of both networks, so that the least is where the two agree.
 
     When: embeddings that are searched for neighbours, and across modalities.
 
@@ -330,9 +330,9 @@ class PKT(RelationLoss):
 
     customary_weights = (1.0, 30000.0)
 
-    def of_batch(self, teacher, student, weights):
+    def of_batch(self, teacher, student, rows):
         """Return `pkt`."""
-        return pkt(teacher, student, weights)
+        return pkt(teacher, student, rows)
 
 
 def pkt(teacher, student, sample_weight=None):
@@ -344,13 +344,14 @@ def pkt(teacher, student, sample_weight=None):
         sample_weight: `(batch,)`, or None.
     """
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    share, counted = _pairs_of(_rows(sample_weight, student))
+    weights = _rows(sample_weight, student)
 
     def shares(embeddings):
         unit = normalized(embeddings)
-        similarity = (ops.matmul(unit, ops.transpose(unit)) + 1.0) / 2.0 * counted
+        similarity = (ops.matmul(unit, ops.transpose(unit)) + 1.0) / 2.0 * weights[None, :]
         return ops.divide_no_nan(similarity, ops.sum(similarity, axis=-1, keepdims=True))
 
     of_teacher, of_student = shares(teacher), shares(student)
     values = of_teacher * (ops.log(of_teacher + 1e-7) - ops.log(of_student + 1e-7))
-    return ops.sum(share * values)
+    divergences = ops.divide_no_nan(weights * ops.sum(values, axis=-1), ops.sum(weights))
+    return ops.divide_no_nan(ops.sum(divergences), ops.sum(ops.cast(weights > 0, "float32")))

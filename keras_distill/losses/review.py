@@ -11,13 +11,13 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.feature_loss import LossWithWeights
+from keras_distill.losses.feature_loss import TrainableLoss
 from keras_distill.losses.shapes import nearest, pooled, sequences
 from keras_distill.losses.weights import (
     flat_mask,
     full_mask,
     mean_of_positions,
-    pairs,
+    paired,
     where_kept,
 )
 
@@ -25,7 +25,7 @@ _LEVELS = (4, 2, 1)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class ReviewKD(LossWithWeights):
+class ReviewKD(TrainableLoss):
     """Knowledge review: each stage of the teacher is learned from this and all later stages of the student.
 
     `Σ_k HCL(F_k(f_s[k], f_s[k+1], …), f_t[k])`, where HCL is `hierarchical_context` and F_k a fusion: from
@@ -83,7 +83,7 @@ class ReviewKD(LossWithWeights):
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
     ):
         """Return the sum over the stages, a scalar; arguments as `FeatureLoss.compute_loss`, as lists."""
-        stages = pairs(teacher_outputs, student_outputs, mask, sample_weight)
+        stages = paired(teacher_outputs, student_outputs, mask, sample_weight)
         self.build_for(stages)
         rank = self.fusions[0].rank
         deeper, total = None, 0.0

@@ -19,8 +19,7 @@ def same_positions(teacher, student, mask=None, whose=("teacher", "student")):
         whose: the two features', for sentences.
 
     Raises:
-        ValueError: features of different ranks, sizes that are not known, or masked sequences of different
-            lengths.
+        ValueError: features of different ranks, or masked sequences of different lengths.
     """
     of_teacher, of_student = tuple(teacher.shape[1:-1]), tuple(student.shape[1:-1])
     shapes = " and ".join(
@@ -28,47 +27,60 @@ def same_positions(teacher, student, mask=None, whose=("teacher", "student")):
     )
     if len(of_teacher) != len(of_student):
         raise ValueError(
-            f"Features of the shapes {shapes} "
-            "cannot be compared position by position: name layers of one kind (maps, sequences or flat "
-            "features), or pass connector= a layer that brings the student's to the teacher's shape."
+            f"Features of the shapes {shapes} cannot be compared position by position: name layers of one "
+            "kind (maps, sequences or flat features), or pass connector= a layer that brings the student's "
+            "to the teacher's shape."
         )
-    if of_teacher == of_student:
+    known = None not in (*of_teacher, *of_student)
+    if of_teacher == of_student and (known or mask is not None):
         return teacher, student
-    if None in (*of_teacher, *of_student):
-        raise ValueError(
-            f"Features of the shapes {shapes} "
-            "have positions whose number is not known: give batches of a fixed size, or name layers of "
-            "the same size."
-        )
     if mask is not None:
         raise ValueError(
-            f"Masked features of the shapes {shapes} cannot be "
-            "compared: name layers in which a position means the same."
+            f"Masked features of the shapes {shapes} cannot be compared: name layers in which a position "
+            "means the same."
         )
-    size = tuple(min(pair) for pair in zip(of_teacher, of_student, strict=True))
+    size = tuple(map(_smaller, sizes(teacher), sizes(student)))
     return pooled(teacher, size), pooled(student, size)
 
 
-def pooled(features, size: tuple[int, ...]):
+def sizes(features) -> tuple:
+    """Return the number of positions along each axis; scalar tensors where it is not known yet."""
+    known = tuple(features.shape[1:-1])
+    if None not in known:
+        return known
+    now = ops.shape(features)[1:-1]
+    return tuple(b if a is None else a for a, b in zip(known, now, strict=True))
+
+
+def _smaller(first, second):
+    if isinstance(first, int) and isinstance(second, int):
+        return min(first, second)
+    return ops.minimum(first, second)
+
+
+def pooled(features, size: tuple):
     """Return `features` averaged to `size` positions, each axis cut into about equal parts.
 
     As adaptive average pooling: part i of n is from ⌊i·old/n⌋ to ⌈(i+1)·old/n⌉.
 
     Args:
         features: `(batch, positions..., channels)`.
-        size: the new positions, none larger than the old ones.
+        size: the new positions, none larger than the old ones; numbers, or scalar tensors.
     """
-    old = tuple(features.shape[1:-1])
-    if old == tuple(size):
+    old = sizes(features)
+    known = all(isinstance(one, int) for one in (*old, *size))
+    if known and old == tuple(size):
         return features
-    if len(old) <= 2 and all(a % b == 0 for a, b in zip(old, size, strict=True)):
+    if known and len(old) <= 2 and all(a % b == 0 for a, b in zip(old, size, strict=True)):
         window = tuple(a // b for a, b in zip(old, size, strict=True))
         return ops.average_pool(
             features, window, strides=window, padding="valid", data_format="channels_last"
         )
     for axis, (a, b) in enumerate(zip(old, size, strict=True), start=1):
-        if a != b:
-            averaged = ops.tensordot(features, _averaging(a, b), axes=[[axis], [0]])
+        fixed = isinstance(a, int) and isinstance(b, int)
+        if not fixed or a != b:
+            matrix = _averaging(a, b) if fixed else _averaging_of(a, b)
+            averaged = ops.tensordot(features, matrix, axes=[[axis], [0]])
             features = ops.moveaxis(averaged, -1, axis)
     return features
 
@@ -77,21 +89,11 @@ def resized(features, like):
     """Return `features` at the positions of `like`: larger axes are averaged, smaller ones repeated.
 
     Args:
-        features: `(batch, positions..., channels)`; axes of unknown size take the nearest position.
+        features: `(batch, positions..., channels)`.
         like: `(batch, positions..., channels)`.
     """
-    sizes = list(zip(features.shape[1:-1], like.shape[1:-1], strict=True))
-    smaller = [old if None in (old, new) else min(old, new) for old, new in sizes]
-    if None not in smaller:
-        features = pooled(features, tuple(smaller))
-    else:
-        for axis, ((old, _), new) in enumerate(zip(sizes, smaller, strict=True), start=1):
-            if new is not None and new != old:
-                one = (*features.shape[1:axis], new, *features.shape[axis + 1 : -1])
-                features = pooled(features, one)
-    known = like.shape[1:-1]
-    dynamic = ops.shape(like)[1:-1] if None in known else known
-    return nearest(features, dynamic)
+    new = sizes(like)
+    return nearest(pooled(features, tuple(map(_smaller, sizes(features), new))), new)
 
 
 def nearest(features, size):
@@ -101,18 +103,13 @@ def nearest(features, size):
         features: `(batch, positions..., channels)`.
         size: the new positions, numbers or scalar tensors.
     """
-    for axis, new in enumerate(size, start=1):
-        old = features.shape[axis]
-        if isinstance(old, int) and isinstance(new, int):
-            if old == new:
-                continue
-            if new % old == 0:
-                features = ops.repeat(features, new // old, axis=axis)
-                continue
-            index = np.arange(new) * old // new
-        else:
-            index = ops.arange(new) * ops.shape(features)[axis] // new
-        features = ops.take(features, index, axis=axis)
+    for axis, (old, new) in enumerate(zip(sizes(features), size, strict=True), start=1):
+        if not isinstance(old, int) or not isinstance(new, int):
+            features = ops.take(features, ops.arange(new) * old // new, axis=axis)
+        elif old != new and new % old == 0:
+            features = ops.repeat(features, new // old, axis=axis)
+        elif old != new:
+            features = ops.take(features, np.arange(new) * old // new, axis=axis)
     return features
 
 
@@ -124,6 +121,14 @@ def _averaging(old: int, new: int) -> np.ndarray:
         start, end = i * old // new, -(-(i + 1) * old // new)
         matrix[start:end, i] = 1.0 / (end - start)
     return matrix
+
+
+def _averaging_of(old, new):
+    """The same for sizes that are known only when the graph runs."""
+    place, part = ops.arange(old)[:, None], ops.arange(new)[None, :]
+    start, end = part * old // new, ((part + 1) * old + new - 1) // new
+    inside = ops.logical_and(place >= start, place < end)
+    return ops.cast(inside, "float32") / ops.cast(end - start, "float32")
 
 
 def sequences(features):

@@ -9,13 +9,13 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
-from keras_distill.losses.feature_loss import LossWithWeights
+from keras_distill.losses.feature_loss import TrainableLoss
 
 _SMALLEST_VARIANCE = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class VariationalInformation(LossWithWeights):
+class VariationalInformation(TrainableLoss):
     """Variational information distillation (VID): a bound on the information that two layers share.
 
     `½ · mean [(μ(f_s) − f_t)² / σ² + log σ²]`: the negative log-likelihood, but for a constant, of the

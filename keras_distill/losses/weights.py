@@ -11,7 +11,7 @@ from keras_distill.losses.base import frozen, mean_over_examples, of_rank
 from keras_distill.losses.shapes import resized
 
 
-def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
+def paired(teacher_outputs, student_outputs, mask=None, sample_weight=None):
     """Return `(teacher, student, Weights)` of each pair of layers, in float32, no gradient to the teacher.
 
     What does not count is 0 in both.
@@ -25,7 +25,7 @@ def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
         ValueError: different numbers of layers, or a layer that returns several tensors.
     """
     teachers, students, masks, weights = (
-        list(one) if isinstance(one, list | tuple) else [one]
+        list(one) if isinstance(one, list | tuple) and not _is_number(one[:1]) else [one]
         for one in (teacher_outputs, student_outputs, mask, sample_weight)
     )
     same_number(teachers, students)
@@ -36,6 +36,11 @@ def pairs(teacher_outputs, student_outputs, mask=None, sample_weight=None):
         _pair(teacher, student, Weights(weight, mask))
         for teacher, student, mask, weight in zip(teachers, students, masks, weights, strict=True)
     ]
+
+
+def _is_number(one) -> bool:
+    """Whether this is the beginning of a list of numbers, for which NumPy and Keras take an array."""
+    return bool(one) and not hasattr(one[0], "shape")
 
 
 def same_number(of_teacher, of_student) -> None:
@@ -51,8 +56,8 @@ def _pair(teacher, student, weights):
     for one, whose in ((teacher, "teacher"), (student, "student")):
         if not hasattr(one, "shape") or isinstance(one, list | tuple | dict):
             raise ValueError(
-                f"The {whose}'s layer returns {len(one)} tensors, and the loss compares one: name a layer "
-                "that returns one, for instance the one behind it."
+                f"The {whose} gives {len(one)} tensors where the loss compares one: name a layer that "
+                "returns one, for instance the one behind it, or one of several outputs with output=."
             )
     teacher, student = frozen(teacher), ops.cast(student, "float32")
     same = tuple(teacher.shape[1:-1]) == tuple(student.shape[1:-1])
@@ -87,7 +92,8 @@ class Weights:
         Those of larger grids are averaged, those of smaller ones repeated; weights of positions that the
         features do not have become their mean.
         """
-        weight, mask = _at(self.sample_weight, features), _at(self.mask, features)
+        weight = _at(self.sample_weight, features)
+        mask = _at(_spread(self.mask, features), features)
         if mask is not None:
             mask = ops.cast(mask > 0, "float32")
             if len(mask.shape) == 1:  # no positions are left
@@ -107,15 +113,18 @@ class Weights:
 
     @property
     def rows(self):
-        """The weights of examples `(batch,)`, or None for 1 each."""
-        weight = self.sample_weight
-        if weight is None or len(weight.shape) == 1:
-            return weight
-        axes = tuple(range(1, len(weight.shape)))
-        if self.mask is None or len(self.mask.shape) != len(weight.shape):
-            return ops.mean(weight, axis=axes)
-        total = ops.sum(weight * self.mask, axis=axes)
-        return ops.divide_no_nan(total, ops.sum(self.mask, axis=axes))
+        """The weights of examples `(batch,)`, or None for 1 each.
+
+        Examples that are masked entirely weigh 0, and the others so much more that the mean is over them.
+        """
+        weight, mask = self.sample_weight, _of_positions(self.mask)
+        if mask is None:
+            return weight if _of_positions(weight) is None else _mean_of_rest(weight)
+        there = ops.cast(_mean_of_rest(mask) > 0, "float32")
+        there = there * ops.divide_no_nan(ops.cast(ops.size(there), "float32"), ops.sum(there))
+        if weight is None or _of_positions(weight) is None:
+            return there if weight is None else there * weight
+        return there * ops.divide_no_nan(_mean_of_rest(weight * mask), _mean_of_rest(mask))
 
     @property
     def kept(self):
@@ -140,6 +149,10 @@ class Weights:
         return mean_over_examples(values * mask * share, self.sample_weight)
 
 
+def _mean_of_rest(weight):
+    return ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
+
+
 def _of_positions(weight):
     return None if weight is None or len(weight.shape) == 1 else weight
 
@@ -153,15 +166,18 @@ def _at(weight, features):
         weight = ops.squeeze(weight, axis=-1)
     if len(weight.shape) == 1:
         return weight
-    own, size = weight.shape[1:], features.shape[1:-1]
-    if len(weight.shape) < rank and tuple(own) == tuple(
-        size[: len(own)]
-    ):  # (batch, time) of frames
-        weight = of_rank(rank, weight)
-        return ops.broadcast_to(weight, ops.shape(features)[:-1])
     if len(weight.shape) != rank:
         return ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
     return ops.squeeze(resized(ops.expand_dims(weight, -1), features), axis=-1)
+
+
+def _spread(mask, features):
+    """A mask of steps `(batch, time)` as one of what each step holds, `(batch, time, positions...)`."""
+    own = () if mask is None else tuple(mask.shape[1:])
+    size = tuple(features.shape[1:-1])
+    if not own or len(own) >= len(size) or own != size[: len(own)]:
+        return mask
+    return ops.broadcast_to(of_rank(len(features.shape) - 1, mask), ops.shape(features)[:-1])
 
 
 def full_mask(kept, features):

@@ -50,9 +50,11 @@ def mean_of_positions(each, weights, mask):
 
 
 def mean_over_examples(loss, teacher, student, weights, mask):
-    """The mean of `loss(teacher, student)` of each example's own valid positions, 0 of none."""
+    """The mean of `loss(teacher, student)` of each example's own valid positions, if it has any."""
     pairs = zip(valid_positions(teacher, mask), valid_positions(student, mask), strict=True)
-    return mean_of_examples(np.array([loss(t, s) if len(s) else 0.0 for t, s in pairs]), weights)
+    weights = np.ones(len(student)) if weights is None else weights
+    each = [w * loss(t, s) for (t, s), w in zip(pairs, weights, strict=True) if len(s)]
+    return np.mean(each) if each else 0.0
 
 
 def normalised(x, axis=-1):

@@ -96,17 +96,21 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2, weights=None, m
 
 
 def pkt(teacher, student, weights=None, mask=None):
-    """Passalis & Tefas 2018, eq. 5 to 8, as the authors' code: the mean over B², eps 1e-7."""
+    """Passalis & Tefas 2018, eq. 5 to 8, as the authors' code: the mean over B², eps 1e-7.
+
+    Weights weigh the rows, and in each row the neighbours of both networks.
+    """
     teacher, student, weights = kept(teacher, student, weights, mask)
     eps = 1e-7
 
     def probabilities(f):
         f = f / (np.linalg.norm(f, axis=1, keepdims=True) + eps)
-        similarities = (f @ f.T + 1) / 2
+        similarities = (f @ f.T + 1) / 2 * weights
         return similarities / similarities.sum(axis=1, keepdims=True)
 
     t, s = probabilities(teacher), probabilities(student)
-    return mean_of_pairs(t * np.log((t + eps) / (s + eps)), weights)
+    rows = (t * np.log((t + eps) / (s + eps))).sum(axis=1)
+    return np.sum(weights * rows) / weights.sum() / len(rows) if len(rows) else 0.0
 
 
 def fsp(teachers, students, connectors=None, weights=None, mask=None):

@@ -46,20 +46,99 @@ def test_features_of_other_positions_get_the_mean():
     np.testing.assert_allclose(at(GRID, 9, 5), GRID.mean((1, 2)), rtol=1e-6)
 
 
-def test_frames_of_a_sequence_get_the_weight_of_their_time():
-    expected = np.broadcast_to(GRID[:, 0, :, None, None], (BATCH, 4, 2, 3))
-    np.testing.assert_array_equal(at(GRID[:, 0], 4, 2, 3, 5), expected)
+def test_frames_of_a_sequence_get_the_mask_of_their_time():
+    mask = GRID[:, 0] > 0.5
+    expected = np.broadcast_to(mask[:, :, None, None], (BATCH, 4, 2, 3))
+    np.testing.assert_array_equal(Weights(mask=mask).at(features(4, 2, 3, 5)).mask, expected)
 
 
-def test_sizes_that_are_not_known_take_the_nearest_position():
+def test_weights_of_as_many_anchors_as_a_map_has_rows_are_no_weights_of_rows():
+    np.testing.assert_allclose(at(GRID[:, 0], 4, 4, 5), GRID[:, 0].mean(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (4, 4), (8, 2), (3, 5)])
+def test_sizes_that_are_not_known_yet_make_no_difference(shape):
     @tf.function(
-        input_signature=[tf.TensorSpec((None, None, None)), tf.TensorSpec((None, None, 2, 5))]
+        input_signature=[tf.TensorSpec((None, None, None)), tf.TensorSpec((None, None, None, 5))]
     )
     def weights(grid, maps):
         return Weights(grid).at(maps).sample_weight
 
-    np.testing.assert_array_equal(weights(GRID, features(2, 2, 5)), GRID[:, ::2, ::2])
-    assert weights(GRID, features(4, 2, 5)).shape == (BATCH, 4, 2)
+    np.testing.assert_allclose(weights(GRID, features(*shape, 5)), at(GRID, *shape, 5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (3, 2), (8, 8)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        losses.Hint,
+        losses.CosineFeatures,
+        losses.AttentionTransfer,
+        losses.NeuronSelectivity,
+        losses.ChannelWise,
+        losses.FSP,
+    ],
+)
+def test_losses_of_sizes_that_are_not_known_yet(make, size):
+    several = make is losses.FSP
+    spec = tf.TensorSpec((None, None, None, 3))
+    spec = [spec] * 2 if several else spec
+
+    @tf.function(input_signature=[spec, spec])
+    def value(teacher, student):
+        return make().compute_loss(teacher, student)
+
+    teacher, student = features(6, 6, 3), features(*size, 3)
+    if several:
+        teacher, student = [teacher, features(2, 2, 3)], [student, features(1, 1, 3)]
+    expected = make().compute_loss(teacher, student)
+    assert float(value(teacher, student)) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+
+
+def test_a_list_of_numbers_is_a_weight_for_each_example():
+    for loss in (losses.SoftTargets(), losses.Hint(), losses.PKT()):
+        found, expected = (
+            loss.compute_loss(features(4), features(4) * GRID[:, 0], sample_weight=weights)
+            for weights in ([1.0, 0.0, 2.0], ROWS)
+        )
+        assert float(found) == float(expected)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.RKDDistance(),
+        losses.RKDAngle(),
+        losses.SimilarityPreserving(),
+        losses.CorrelationCongruence(),
+        losses.PKT(),
+        losses.ContrastiveDistillation(dimensions=4),
+        losses.AttentionTransfer(),
+        losses.NeuronSelectivity(),
+        losses.ChannelWise(),
+        losses.Hint(),
+    ],
+    ids=lambda loss: loss.name,
+)
+def test_an_example_that_is_masked_entirely_is_none(loss):
+    teacher, student = features(5, 4), np.tanh(features(5, 4))[:, ::-1].copy()
+    mask = np.ones((BATCH, 5), bool)
+    mask[1] = False
+    found = loss.compute_loss(teacher, student, mask=mask)
+    others = loss.compute_loss(teacher[[0, 2]], student[[0, 2]])
+    assert float(found) == pytest.approx(float(others), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", losses.RELATIONS, ids=lambda loss: loss.__name__)
+def test_relations_of_equals_have_no_gradient_whatever_the_weights(loss):
+    if loss in (losses.FSP, losses.ContrastiveDistillation):
+        pytest.skip("FSP is no relation of examples; contrast is never at its least")
+    same, weights = features(4), np.array([5.0, 1.0, 0.5], "float32")
+    student = tf.Variable(same)
+    with tf.GradientTape() as tape:
+        value = loss().compute_loss(same, student, sample_weight=weights)
+    assert float(value) == pytest.approx(0, abs=1e-7)
+    assert np.abs(tape.gradient(value, student)).max() < 1e-6
 
 
 def test_what_an_example_weighs_and_which_positions_of_it_count():
