@@ -287,7 +287,8 @@ class Distiller(DistillationModel):
         """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
         steps = self.optimizer.iterations if self.compiled else 0
         with schedules.at(steps, epoch.variable()):
-            return self._mix(Batch(x, y, sample_weight), answer, targets)
+            python = self.compiled and not self.jit_compile and train_step.replicas() == 1
+            return self._mix(Batch(x, y, sample_weight, python), answer, targets)
 
     def _mix(self, batch: Batch, answer: Answer, targets: Answer | None):
         x, y, sample_weight = batch.x, batch.labels, batch.sample_weight

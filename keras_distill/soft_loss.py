@@ -16,6 +16,7 @@ from keras_distill import example_weighting, hard_loss
 from keras_distill.losses.base import of_rank
 from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.network import Answer, select
+from keras_distill.train_step import call_numpy_flat
 
 
 @dataclasses.dataclass
@@ -79,15 +80,25 @@ def _float32(tensors):
 
 @dataclasses.dataclass
 class Batch:
-    """What `fit` gives in a step: inputs, hard labels or None, weights of examples or None."""
+    """What `fit` gives in a step: inputs, hard labels or None, weights of examples or None.
+
+    `python`: whether Python may run in the middle of the step.
+    """
 
     x: Any
     labels: Any = None
     sample_weight: Any = None
+    python: bool = False
 
 
 def value(
-    term: Term, batch: Batch, targets: Answer, answer: Answer, hard_losses=None, weighting=None
+    term: Term,
+    batch: Batch,
+    targets: Answer,
+    answer: Answer,
+    hard_losses=None,
+    weighting=None,
+    columns=None,
 ):
     """Return the value of a term for a batch: a float32 scalar, not yet weighted.
 
@@ -98,41 +109,43 @@ def value(
         answer: the student's.
         hard_losses: the resolved losses of `compile`, to know which outputs are yes-or-no questions.
         weighting: a rule of `example_weighting`, or None.
+        columns: for a teacher of more classes: its column of each class of the student, as a loss said.
 
     Raises:
         ValueError: an output that does not exist, or a loss that returns more than one number.
     """
-    loss, output = term.loss, term.output
-
-    def of_student(structure, what="student"):
-        return pick_output(structure, output, answer.names, what)
-
+    loss = term.loss
+    ours = Outputs(answer, term.output, "student")
     teacher, student = term.read(targets, answer)
     loss.validate_outputs(teacher, student)
     takes = inspect.signature(loss.compute_loss).parameters
     arguments: dict[str, Any] = {}
-    labels = _labels(batch.labels, of_student)
-    hard = _hard_loss_of(hard_losses, output, answer.names)
+    labels, hard = ours.of(batch.labels), ours.of(hard_losses)
     if isinstance(loss, LogitLoss):
-        ends = [of_student(answer.activations)]
+        ends = [ours.of(answer.activations)]
         if term.needs_teacher:
-            ends.append(pick_output(targets.activations, output, targets.names, "teacher"))
-        arguments["activation"] = _kinds(student, ends, hard)
+            ends.append(Outputs(targets, term.output, "teacher").of(targets.activations))
+        kinds = _kinds(keras.tree.flatten(student), zip(*ends, strict=True), hard)
+        arguments["activation"] = ours.packed(kinds)
     if "labels" in takes:
-        arguments["labels"] = labels
-    sample_weight = _own(term, batch.sample_weight, of_student)
+        arguments["labels"] = ours.packed(labels)
+    weights = _weights(term, ours, batch.sample_weight)
     if weighting is not None:
-        trust = _trust(term, weighting, targets, labels, hard)
-        sample_weight = _product(sample_weight, trust)
+        columns = getattr(loss, "class_indices", None) or columns
+        trust = _trust(term, weighting, targets, ours.of(answer.logits), labels, hard, columns)
+        weights = [_product(*pair) for pair in zip(weights, trust, strict=True)]
     if "mask" in takes:
         arguments["mask"] = term.masks(answer)
     elif "sample_weight" in takes and not term.student_layers:
-        sample_weight = example_weights(of_student(answer.outputs), sample_weight)
+        # As Keras's losses weigh. Where some outputs have weights, the others have 1.
+        weights = [_masked(*pair) for pair in zip(ours.of(answer.outputs), weights, strict=True)]
+        if any(weight is not None for weight in weights):
+            weights = [1.0 if weight is None else weight for weight in weights]
     if "indices" in takes and getattr(loss, "bank_size", None):
-        arguments["indices"] = select(batch.x, loss.index, "index")
+        arguments["indices"] = _indices(loss, batch)
     if "sample_weight" in takes:
-        arguments["sample_weight"] = sample_weight
-    elif sample_weight is not None:
+        arguments["sample_weight"] = weights[0] if term.student_layers else ours.packed(weights)
+    elif any(weight is not None for weight in weights):
         warnings.warn(
             f"{type(loss).__name__} gives one number for a batch, so sample_weight, class_weight and "
             "example_weighting do not reach it; the losses of keras_distill.losses take them.",
@@ -147,65 +160,116 @@ def value(
     return ops.cast(result, "float32")
 
 
-def _labels(labels, of_student):
-    """The labels of the outputs that the loss is about; None where there are none for them."""
-    try:
-        return None if labels is None else of_student(labels, "labels")
-    except ValueError:  # of some outputs only; a loss that needs them says so
-        return None
-
-
-def _own(term, sample_weight, of_student):
-    """The sample weights of the outputs that the loss is about."""
-    if sample_weight is None or not keras.tree.is_nested(sample_weight):
-        return sample_weight
-    sample_weight = of_student(sample_weight, "sample_weight")
-    if term.student_layers and keras.tree.is_nested(sample_weight):
+def _weights(term: Term, ours: "Outputs", sample_weight) -> list:
+    """The sample weights of each output that the term is about; of inner layers, one for all."""
+    weights = ours.of(sample_weight)
+    if not term.student_layers:
+        return weights
+    if any(weight is not weights[0] for weight in weights):
         raise ValueError(
             f"{type(term.loss).__name__} reads inner layers, and sample_weight has one for each output: "
             "pass output= to say whose weights it takes."
         )
-    return sample_weight
+    return weights[:1]
 
 
-def _trust(term, rule, targets: Answer, labels, hard):
-    """The weights by `example_weighting` for each output that the loss is about."""
-    loss, output = term.loss, term.output
-    logits, ends = (
-        pick_output(one, output, targets.names, "teacher")
-        for one in (targets.logits, targets.activations)
-    )
-    flat, kinds = keras.tree.flatten(logits), keras.tree.flatten(_kinds(logits, [ends], hard))
-    columns = getattr(loss, "class_indices", None)
-    if columns is not None:
-        flat = [ops.take(one, columns, axis=-1) for one in flat]
-    labels = [None] * len(flat) if labels is None else keras.tree.flatten(labels)
-    if term.student_layers and len(flat) > 1:
+def _trust(term: Term, rule, targets: Answer, of_student, labels, hard, columns) -> list:
+    """The weights by `example_weighting` for each output that the term is about."""
+    theirs = Outputs(targets, term.output, "teacher")
+    logits, ends = theirs.of(targets.logits), theirs.of(targets.activations)
+    name = type(term.loss).__name__
+    if len(logits) != len(of_student) or (term.student_layers and len(logits) > 1):
         raise ValueError(
-            f"{type(loss).__name__} reads inner layers, and the teacher has {len(flat)} outputs: pass "
+            f"{name} has one weight for each example, and the teacher has {len(logits)} outputs: pass "
             "output= to say by which of them example_weighting= goes."
         )
-    found = [example_weighting.weights(rule, *one) for one in zip(flat, labels, kinds, strict=True)]
-    return found[0] if len(found) == 1 else found
+    if columns is not None:
+        logits = [ops.take(one, columns, axis=-1) for one in logits]
+    for theirs_, ours in zip(logits, of_student, strict=True):
+        if rule == "true_label" and theirs_.shape[-1] != ours.shape[-1]:
+            raise ValueError(
+                f"example_weighting='true_label' looks for the student's {ours.shape[-1]} classes in the "
+                f"teacher's {theirs_.shape[-1]}: add a loss on responses with class_indices=, or pass a "
+                "function of (teacher_logits, labels)."
+            )
+    kinds = _kinds(logits, ([end] for end in ends), hard)
+    return [
+        example_weighting.weights(rule, *one) for one in zip(logits, labels, kinds, strict=True)
+    ]
 
 
 def _product(first, second):
-    """The product of two weights, or lists of weights, of which the first may be None."""
+    """The product of two weights, of which the first may be None."""
     if first is None:
         return second
-    firsts, seconds = keras.tree.flatten(first), keras.tree.flatten(second)
-    if len(firsts) == 1:
-        firsts = firsts * len(seconds)
-    products = []
-    for a, b in zip(firsts, seconds, strict=True):
-        a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
-        rank = max(len(a.shape), len(b.shape))
-        if tuple(a.shape[1:]) == (1,) and len(b.shape) == 1:
-            rank = 1
-        product = of_rank(rank, a) * of_rank(rank, b)
-        # What a teacher says of an example of weight 0 may be NaN.
-        products.append(ops.where(of_rank(rank, a) == 0, 0.0, product))
-    return products[0] if len(products) == 1 else products
+    a, b = ops.cast(first, "float32"), ops.cast(second, "float32")
+    rank = max(len(a.shape), len(b.shape))
+    if tuple(a.shape[1:]) == (1,) and len(b.shape) == 1:
+        rank = 1
+    a, b = of_rank(rank, a), of_rank(rank, b)
+    return ops.where(a == 0, 0.0, a * b)  # what a teacher says of an example of weight 0 may be NaN
+
+
+def _indices(loss, batch: Batch):
+    """The examples' numbers for a memory bank; those that it does not have are told where Python runs."""
+    indices = ops.reshape(select(batch.x, loss.index, "index"), (-1,))
+    if not batch.python:
+        return indices
+
+    def checked(numbers):
+        outside = [int(one) for one in numbers if not 0 <= one < loss.bank_size]
+        if outside:
+            raise ValueError(
+                f"{type(loss).__name__} has a memory bank of bank_size={loss.bank_size}, and the batch has "
+                f"the example number {outside[0]}: number the examples from 0, and let bank_size be their "
+                "count."
+            )
+        return [numbers.astype("int32")]
+
+    return call_numpy_flat(checked, [indices], [((None,), "int32")])[0]
+
+
+class Outputs:
+    """The outputs of a network that a term is about, and what somebody gave for each of them.
+
+    Labels, weights and losses come by name, by position, or once for all, whatever the network's own
+    structure; here they become lists in the order of `keras.tree`.
+
+    Args:
+        answer: the network's.
+        output: a key, name or position; None for all of them.
+        whose: the network's, for sentences.
+
+    Raises:
+        ValueError: there is no such output.
+    """
+
+    def __init__(self, answer: Answer, output, whose: str):
+        outputs = answer.outputs
+        self._count = len(keras.tree.flatten(outputs))
+        self._names = sorted(outputs) if isinstance(outputs, dict) else list(answer.names or ())
+        numbers = keras.tree.pack_sequence_as(outputs, list(range(self._count)))
+        self._structure = pick_output(numbers, output, answer.names, whose)
+        self._chosen = keras.tree.flatten(self._structure)
+
+    def of(self, given) -> list:
+        """Return what was given for each chosen output; None where there is nothing."""
+        each = [given]
+        if isinstance(given, dict) and set(given) & set(self._names):
+            each = [given.get(name) for name in self._names]
+        elif keras.tree.is_nested(given):
+            each = keras.tree.flatten(given)
+        elif self._count > 1:
+            each = [given] * self._count
+        if len(each) != self._count:
+            each = [given if self._count == 1 else None] * self._count
+        return [each[i] for i in self._chosen]
+
+    def packed(self, each: list):
+        """Return a list with one for each chosen output in the structure of these; None for Nones alone."""
+        if all(one is None for one in each):
+            return None
+        return keras.tree.pack_sequence_as(self._structure, each)
 
 
 def pick_output(structure, output, names, whose: str):
@@ -224,57 +288,18 @@ def pick_output(structure, output, names, whose: str):
     raise ValueError(f"A loss reads output={output!r}, which the {whose} does not have: {known}.")
 
 
-def _hard_loss_of(hard_losses, output, names):
-    """The hard loss of the one output that is read; all of them if `output` is None."""
-    if output is None or not keras.tree.is_nested(hard_losses):
-        return hard_losses
-    try:
-        return pick_output(hard_losses, output, names, "loss")
-    except ValueError:  # `compile` gave none for this output
-        return None
-
-
-def _kinds(logits, ends, hard_losses):
+def _kinds(logits, ends, hard_losses) -> list:
     """For each output: do its logits belong to one softmax, or each to a sigmoid of its own?"""
-    flat = keras.tree.flatten(logits)
-    if isinstance(hard_losses, dict) and isinstance(logits, dict):
-        hard = [hard_losses.get(name) for name in sorted(logits)]
-    else:
-        hard = keras.tree.flatten(hard_losses)
-    if len(hard) != len(flat):
-        hard = [hard[0] if len(hard) == 1 else None] * len(flat)
-    pairs = zip(*(keras.tree.flatten(end) for end in ends), strict=True)
-    kinds = [
+    return [
         "sigmoid"
-        if "sigmoid" in pair or logit.shape[-1] == 1 or hard_loss.is_binary(loss)
+        if "sigmoid" in end or logit.shape[-1] == 1 or hard_loss.is_binary(loss)
         else "softmax"
-        for pair, logit, loss in zip(pairs, flat, hard, strict=True)
+        for logit, end, loss in zip(logits, ends, hard_losses, strict=True)
     ]
-    return keras.tree.pack_sequence_as(logits, kinds)
-
-
-def example_weights(outputs, sample_weight):
-    """Return sample weights times the masks that the student's layers pass on, as Keras's losses weigh.
-
-    Args:
-        outputs: the student's output, or a structure of several.
-        sample_weight: one for all, or a structure with one for each output, or None.
-
-    Returns:
-        None where there is neither weight nor mask; else in the structure of `outputs`.
-    """
-    flat = keras.tree.flatten(outputs)
-    weights = [None] if sample_weight is None else keras.tree.flatten(sample_weight)
-    if len(weights) == 1:
-        weights = weights * len(flat)
-    weighed = [_masked(output, weight) for output, weight in zip(flat, weights, strict=True)]
-    if all(weight is None for weight in weighed):
-        return None
-    ones = [1.0 if weight is None else weight for weight in weighed]
-    return keras.tree.pack_sequence_as(outputs, ones)
 
 
 def _masked(output, weight):
+    """Sample weights times the mask that the student's layers pass on, as Keras's losses weigh."""
     # A tensor's mask has no public name in Keras 3.
     mask = getattr(output, "_keras_mask", None)
     if mask is None:

@@ -124,10 +124,18 @@ class SoftTerms:
         """Return the weighted value of each loss, and note the bare ones in the trackers."""
         weighted = []
         for term in self.terms:
-            value = soft_loss.value(term, batch, targets, answer, hard_losses, self.weighting)
+            value = soft_loss.value(
+                term, batch, targets, answer, hard_losses, self.weighting, self._columns(term)
+            )
             term.tracker.update_state(value, sample_weight=rows)
             weighted.append(schedules.value(term.weight) * value)
         return weighted
+
+    def _columns(self, term: soft_loss.Term):
+        """The teacher's columns of the student's classes, as another loss on the same output says."""
+        others = (other.loss for other in self.terms if other.output == term.output)
+        found = (getattr(loss, "class_indices", None) for loss in others)
+        return next((columns for columns in found if columns is not None), None)
 
 
 def _layers(loss, teacher, student) -> tuple:

@@ -66,8 +66,6 @@ class LogitLoss(DistillationLoss):
             ValueError: teacher and student end in different numbers of classes, labels are needed and
                 missing, or the loss is not defined for outputs of this kind.
         """
-        if self.needs_labels:
-            self.need_labels(labels)
         if not self.needs_teacher:
             teacher_outputs = student_outputs
         pairs = list(
@@ -87,6 +85,8 @@ class LogitLoss(DistillationLoss):
             pairs, each(labels), each(sample_weight), each(activation), strict=True
         ):
             teacher, student = frozen(teacher), ops.cast(student, "float32")
+            if self.needs_labels:
+                self.need_labels(label)
             for one in (teacher, student):
                 if len(one.shape) < 2:
                     raise ValueError(

@@ -327,3 +327,70 @@ def test_a_loss_on_inner_layers_does_not_mind_the_order_of_outputs():
     model = kd.Distiller(network("ba"), network("ab"), loss, student_loss_weight=0)
     model.compile("sgd")
     assert np.isfinite(model.fit(examples()[0], verbose=0).history["loss"]).all()
+
+
+def two_in_another_order(width):
+    """A list of outputs whose names are not in alphabetical order."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(width, activation="relu")(inputs)
+    return keras.Model(inputs, [layers.Dense(3, name=name)(x) for name in ("zeta", "alpha")])
+
+
+@pytest.mark.parametrize("output", [0, 1, None, "zeta", "alpha"])
+@pytest.mark.parametrize("weighting", [None, "true_label"])
+def test_labels_by_name_belong_to_outputs_by_position(output, weighting):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 6)).astype("float32")
+    y = {"zeta": rng.integers(0, 3, 12), "alpha": rng.integers(0, 3, 12)}
+    teacher, student = two_in_another_order(8), two_in_another_order(4)
+    loss = kd.losses.DecoupledKD(output=output)
+    model = kd.Distiller(teacher, student, loss, example_weighting=weighting)
+    model.compile(STILL(0.0), {name: SCE for name in y})
+    found = model.fit(x, y, batch_size=12, verbose=0).history["decoupled_kd"][0]
+    expected = 0.0
+    for i, name in enumerate(["zeta", "alpha"]):
+        if output in (None, i, name):
+            t, s = (model.predict(x, verbose=0)[i] for model in (teacher, student))
+            trust = None
+            if weighting:
+                trust = kd.example_weighting.weights(weighting, t, y[name])
+            expected += float(kd.losses.DecoupledKD().compute_loss(t, s, y[name], trust))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_losses_by_name_tell_the_kinds_of_outputs_by_position():
+    x = np.random.default_rng(0).normal(size=(12, 6)).astype("float32")
+    y = {"zeta": np.ones((12, 3), "float32"), "alpha": np.zeros(12, int)}
+    teacher, student = two_in_another_order(8), two_in_another_order(4)
+    model = kd.Distiller(teacher, student, kd.losses.SoftTargets())
+    binary = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(STILL(0.0), {"zeta": binary, "alpha": SCE})
+    found = model.fit(x, y, batch_size=12, verbose=0).history["soft_targets"][0]
+    t, s = (one.predict(x, verbose=0) for one in (teacher, student))
+    kinds = ["sigmoid", "softmax"]
+    expected = float(kd.losses.SoftTargets().compute_loss(t, s, activation=kinds))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_true_label_needs_the_columns_of_the_students_classes():
+    def net(width, classes):
+        inputs = keras.Input((6,))
+        x = layers.Dense(width, name="hidden")(inputs)
+        return keras.Model(inputs, layers.Dense(classes)(x))
+
+    x, y = np.ones((4, 6), "float32"), np.zeros(4, int)
+    teacher = net(8, 7)
+    teacher.layers[-1].bias.assign([0, 0, 0, 0, 50.0, 0, 0])  # sure of column 4
+    cosine = kd.losses.CosineFeatures("hidden", "hidden")
+
+    def soft(terms):
+        model = kd.Distiller(teacher, net(4, 3), terms, example_weighting="true_label")
+        model.compile(STILL(0.0), SCE)
+        return model.fit(x, y, verbose=0).history["cosine_features"][0]
+
+    with pytest.raises(
+        ValueError, match=r"student.s 3 classes in the teacher.s 7: .*class_indices="
+    ):
+        soft(cosine)
+    cosine = kd.losses.CosineFeatures("hidden", "hidden")
+    assert soft([kd.losses.SoftTargets(class_indices=[4, 5, 6]), cosine]) > 0

@@ -605,6 +605,9 @@ def test_a_memory_bank_finds_its_examples_by_their_numbers():
     assert changed.nonzero()[0].tolist() == [3, 5]
     with pytest.raises(ValueError, match="index='index' is not in the batch"):
         step(model, {"image": x}, y)
+    for wrong in (-1, COUNT):
+        with pytest.raises(ValueError, match=f"bank_size={COUNT}, .* the example number {wrong}"):
+            step(model, {"image": x[:1], "index": np.array([wrong])}, y[:1])
 
 
 def test_rows_of_a_memory_bank_of_the_same_class_are_no_negatives():
