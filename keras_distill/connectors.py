@@ -107,6 +107,8 @@ def trainable_size(layer: keras.layers.Layer) -> int:
 
 def never_negative(layer) -> bool:
     """Whether what `layer` returns cannot be below 0, as far as its kind and what feeds it tell."""
+    if not type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model):
+        return False  # what its attributes are for is not known
     activation = getattr(layer, "activation", None)
     if isinstance(layer, keras.layers.ReLU):
         return not layer.negative_slope

@@ -60,7 +60,8 @@ class FoldedNetwork:
 
         # The first branch is traced first: a `tf.function` in a layer then keeps the variables, and is
         # what the second one finds. A constant that it kept would be of no use outside of that branch.
-        found = ops.cond(
+        # Not `ops.cond`, a Keras layer that wraps what goes wrong in it into a sentence of its own.
+        found = tf.cond(
             ops.logical_not(self._probably_current()),
             lambda: tensors(self._network.answer(inputs, training=False)),
             lambda: tensors(self._constant(inputs)),

@@ -9,6 +9,7 @@ answer.inner["block_12_add"]    # what that layer returned
 
 import contextlib
 import dataclasses
+import warnings
 from typing import Any
 
 import keras
@@ -178,6 +179,9 @@ class Network:
     def check_looks(self, outputs) -> None:
         """Refuse `outputs` of one batch that look like probabilities where logits are assumed.
 
+        Numbers from 0 to 1 of a student, which may have learned nothing yet, are only warned of: they may be
+        chance.
+
         Raises:
             ValueError: with the argument to set.
         """
@@ -187,12 +191,16 @@ class Network:
             heads = heads * len(flat)
         for output, head in zip(flat, heads, strict=True):
             found = None if head.known else activations.look_like(output)
-            if found:
-                raise ValueError(
-                    f"How the {self.role} ends is not known, so its outputs were taken for logits, "
-                    f"but one batch of them looks like probabilities ({found}). Pass "
-                    f"{self._argument}='{found}', or {self._argument}='linear' if they are logits."
-                )
+            if not found:
+                continue
+            sentence = (
+                f"How the {self.role} ends is not known, so its outputs were taken for logits, but one batch "
+                f"of them looks like probabilities ({found}). Pass {self._argument}='{found}', or "
+                f"{self._argument}='linear' if they are logits."
+            )
+            if found == "softmax" or self.role == "teacher":
+                raise ValueError(sentence)
+            warnings.warn(sentence, stacklevel=4)
 
 
 def select(x, inputs, argument: str, training: bool = False):

@@ -76,8 +76,8 @@ def suggest_pairs(teacher: keras.Model, student: keras.Model) -> list[tuple[str,
 def stages(model: keras.Model) -> dict[Any, list[str]]:
     """Return the names of the layers that end a block of `model`, stage by stage, shallow to deep.
 
-    Features of 1×1 are no stage. A layer that holds layers counts as one block, unless the features shrink
-    to less than half in it.
+    Features of 1×1 are no stage, and nothing is one before the first layer that has learned something. A
+    layer that holds layers counts as one block, unless the features shrink to less than half in it.
 
     Returns:
         The names by input size / feature size, rounded to a power of two: 4, or `(4, 2)` where height and
@@ -87,7 +87,7 @@ def stages(model: keras.Model) -> dict[Any, list[str]]:
     Raises:
         ValueError: the model has not seen an input yet.
     """
-    calls = _calls(model)
+    calls = _learned(_calls(model))
     spatial = [call.stage for call in calls if isinstance(call.stage, tuple)]
     coarsest = max(spatial, key=math.prod, default=None)
     if coarsest is not None:  # a decoder that enlarges them again is left out
@@ -116,7 +116,8 @@ class _Call:
     layer: keras.Operation
     name: str
     inputs: list
-    output: Any
+    outputs: list
+    output: Any  # where there is one
     stage: Any
     stage_before: Any  # of its first input
 
@@ -138,7 +139,8 @@ def _calls(model: keras.Model) -> list[_Call]:
             outputs = keras.tree.flatten(result)
             output = outputs[0] if len(outputs) == 1 else None
             before = _stage(inputs[0], image) if inputs else None
-            calls.append(_Call(layer, path, inputs, output, _stage(output, image), before))
+            stage = _stage(output, image)
+            calls.append(_Call(layer, path, inputs, outputs, output, stage, before))
 
         return note
 
@@ -164,6 +166,19 @@ def _calls(model: keras.Model) -> list[_Call]:
             call.name = f"{path}:{seen[path]}"
         seen[path] += 1
     return calls
+
+
+def _learned(calls: list[_Call]) -> list[_Call]:
+    """Those of `calls` with a kernel, or behind one: no preprocessing, and no masks."""
+    found: list[_Call] = []
+    made: set[int] = set()
+    for call in calls:
+        # One number for each channel only moves and scales: a normalisation of the input.
+        kernel = any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", []))
+        if kernel or any(id(tensor) in made for tensor in call.inputs):
+            found.append(call)
+            made.update(map(id, call.outputs))
+    return found
 
 
 def _sized(spec: keras.KerasTensor) -> keras.KerasTensor:

@@ -173,9 +173,10 @@ def _warn_of_reuse(loss, shapes) -> None:
 def _warn_of_size(loss, student) -> None:
     own = trainable_size(loss)
     if student.built and own > student.count_params():
+        or_else = ", or pass a connector= of your own" if hasattr(loss, "connector") else ""
         warnings.warn(
             f"{type(loss).__name__} has {own:,} weights of its own, more than the student's "
             f"{student.count_params():,}: it may learn in the student's place; name layers of fewer "
-            "channels, or pass a connector= of your own.",
+            f"channels{or_else}.",
             stacklevel=5,
         )

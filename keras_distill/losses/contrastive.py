@@ -27,8 +27,8 @@ class ContrastiveDistillation(TrainableLoss):
     """Contrastive representation distillation (CRD): an example's two embeddings are closest to each other.
 
     `½ · mean_i [−log softmax_j(s_i·t_j / τ)[i] − log softmax_j(t_i·s_j / τ)[i]]`, where s and t are linear
-    maps of the features (averaged over positions first), of L2 norm 1. Where there are labels, others of the
-    batch with the same class are no negatives. With a memory bank, `negatives` of its rows are drawn as
+    maps of the features (averaged over positions first), of L2 norm 1. Where labels name classes, others of
+    the batch with the same class are no negatives. With a memory bank, `negatives` of its rows are drawn as
     further j in each step, those of the same class left out; a row is a running mean of an example's
     embeddings.
 
@@ -124,7 +124,8 @@ class ContrastiveDistillation(TrainableLoss):
         Args:
             teacher_outputs: `(batch, ..., channels)`.
             student_outputs: the same of the student.
-            labels: integers `(batch,)`, or None.
+            labels: class numbers `(batch,)`, or one-hot `(batch, classes)`; labels of other forms, and None,
+                name no classes: then all others are negatives.
             sample_weight: `(batch,)`, `(batch, positions...)` or None; rows of weight 0 are no negatives
                 either.
             mask: `(batch, positions...)`, or None.
@@ -170,6 +171,7 @@ class ContrastiveDistillation(TrainableLoss):
                 change = change * ops.cast(weights > 0, "float32")[:, None]
             bank.assign(ops.scatter_update(bank, indices[:, None], before + change))
         if classes is not None:
+            classes = ops.where(classes < 0, _UNSEEN, classes)
             if weights is not None:
                 classes = ops.where(weights > 0, classes, ops.take(self.classes, indices))
             self.classes.assign(ops.scatter_update(self.classes, indices[:, None], classes))
@@ -232,13 +234,24 @@ def _averaged(features, weights):
 
 
 def _classes(labels):
-    """Class numbers `(batch,)`, of one-hot labels too; None where the labels are no classes of examples."""
+    """Class numbers `(batch,)`, or None where the labels are not of this form.
+
+    A label that is no class, such as a number to be regressed, several classes at once or a share of each,
+    gets a number below 0 that no other example has.
+    """
     if labels is None or keras.tree.is_nested(labels):
         return None
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
-    floats = "float" in keras.backend.standardize_dtype(labels.dtype)
-    if floats and len(labels.shape) == 2:
-        return ops.cast(ops.argmax(labels, axis=-1), "int32")
-    return ops.cast(labels, "int32") if len(labels.shape) == 1 else None
+    if len(labels.shape) > 2:
+        return None
+    labels = ops.cast(labels, "float32")
+    if len(labels.shape) == 2:
+        one_hot = ops.logical_and(ops.sum(labels, -1) == 1, ops.max(labels, -1) == 1)
+        one_hot = ops.logical_and(one_hot, ops.min(labels, -1) == 0)
+        found = ops.argmax(labels, axis=-1)
+    else:
+        found, one_hot = labels, ops.logical_and(labels == ops.round(labels), labels >= 0)
+    itself = -1 - ops.arange(ops.shape(labels)[0])
+    return ops.where(one_hot, ops.cast(found, "int32"), ops.cast(itself, "int32"))

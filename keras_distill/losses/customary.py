@@ -19,7 +19,8 @@ def mix(loss, *others, hard=None) -> Mix:
 
     The papers minimise `hard·CE + Σ ownᵢ·lossᵢ`; Distiller minimises `s·CE + (1−s)·Σ wᵢ·lossᵢ`. With
     `hard < 1`, s = hard and the two are the same. Else s = hard / (1 + hard), and Distiller's total is the
-    papers' divided by `1 + hard` (`Mix.scale`), which matters to the learning rate of plain SGD alone.
+    papers' divided by `1 + hard` (`Mix.scale`), which matters to the learning rate of plain SGD alone. A
+    warm-up, which `DecoupledKD` and `ReviewKD` have, is yours to add: how long depends on the training.
 
     Args:
         loss: a loss, or its name.

@@ -69,7 +69,7 @@ class Hint(ConnectedLoss):
 
     def build_from_config(self, config):
         """Build as `get_build_config` describes."""
-        self._seen = config["seen"]
+        self._seen = config.get("seen")
         super().build_from_config(config)
 
     def of_pair(self, index, teacher, student, weights):

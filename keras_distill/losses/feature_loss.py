@@ -24,7 +24,8 @@ class FeatureLoss(DistillationLoss):
         teacher_layer_name: path of a layer of the teacher, a list of them, or "auto" in a Distiller: layers
             at equal spatial stages, see `suggest_pairs`. None: the outputs (logits).
         student_layer_name: the same for the student.
-        output: for networks with several outputs, the one it reads; unused where layers are named.
+        output: for networks with several outputs, the one it reads; where layers are named, the one whose
+            sample weights and `example_weighting` count.
         name: the metric's name.
     """
 

@@ -164,8 +164,9 @@ def test_all_of_keras_applications_ends_in_a_tapped_softmax():
     np.testing.assert_allclose(golden.softmax(np.asarray(answer.logits)), answer.outputs, atol=1e-5)
 
 
-@pytest.mark.parametrize("who", ["teacher", "student"])
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("who", "kind"), [("teacher", "softmax"), ("teacher", "sigmoid"), ("student", "softmax")]
+)
 def test_hidden_probabilities_are_refused_with_the_argument_to_set(who, kind):
     x, y = examples()
     networks = {"teacher": Subclassed(), "student": Subclassed(), who: Subclassed(activation=kind)}
@@ -179,6 +180,14 @@ def test_hidden_probabilities_are_refused_with_the_argument_to_set(who, kind):
     )
     model.compile("sgd", loss=SCE)
     model.fit(x, y, verbose=0)
+
+
+def test_numbers_from_0_to_1_of_a_student_may_be_chance():
+    x, y = examples()
+    model = kd.Distiller(mlp(), Subclassed(activation="sigmoid"), "soft_targets")
+    model.compile("sgd", loss=SCE)
+    with pytest.warns(UserWarning, match="Pass student_activation='sigmoid'"):
+        model.fit(x, y, verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -242,3 +242,52 @@ def test_cells_that_read_the_last_two_end_in_what_merges_their_branches():
 
     pairs = kd.suggest_pairs(cells(4), cells(2))
     assert pairs == [(name, name) for name in ("cell0", "cell3", "cell5")]
+
+
+def preprocessed(width, prepare):
+    x = inputs = keras.Input((32, 32, 3))
+    x = prepare(x)
+    for i in range(3):
+        x = layers.Conv2D(width, 3, 2, padding="same", activation="relu", name=f"conv{i}")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda x: x / 127.5 - 1,
+        keras.applications.resnet50.preprocess_input,
+        keras.applications.mobilenet_v2.preprocess_input,
+        lambda x: layers.GaussianNoise(0.1)(layers.Resizing(32, 32)(x)),
+        lambda x: layers.BatchNormalization()(layers.Concatenate()([x, x])),
+        lambda x: layers.Lambda(lambda one: one * 2)(keras.ops.flip(x, 2)),
+    ],
+)
+def test_preprocessing_is_no_stage(prepare):
+    pairs = suggest_pairs(preprocessed(4, prepare), preprocessed(2, prepare))
+    assert pairs == [(f"conv{i}", f"conv{i}") for i in range(3)]
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_masks_do_not_hide_what_they_are_for(mask):
+    def recurrent():
+        x = inputs = keras.Input((6,))
+        x = layers.Embedding(9, 4, mask_zero=mask)(x)
+        for i in range(2):
+            x = layers.LSTM(4, return_sequences=True, name=f"lstm{i}")(x)
+        return keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+
+    def transformer(blocks):
+        x = inputs = keras.Input((6,))
+        x = layers.Embedding(9, 4, mask_zero=mask)(x)
+        for i in range(blocks):
+            normed = layers.LayerNormalization()(x)
+            x = layers.Add(name=f"attention{i}")(
+                [x, layers.MultiHeadAttention(2, 2)(normed, normed)]
+            )
+            x = layers.Add(name=f"block{i}")([x, layers.Dense(4)(layers.LayerNormalization()(x))])
+        return keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+
+    assert suggest_pairs(recurrent(), recurrent()) == [("lstm0", "lstm0"), ("lstm1", "lstm1")]
+    pairs = suggest_pairs(transformer(4), transformer(2))
+    assert pairs[1::2] == [("block1", "block0"), ("block3", "block1")]

@@ -189,6 +189,38 @@ class Late(layers.Layer):
         return self.inner(x)
 
 
+class Block(layers.Layer):
+    """Its `activation` is not the last thing that it does."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.activation = layers.Dense(width), keras.activations.relu
+        self.norm = layers.LayerNormalization()
+
+    def call(self, x):
+        return self.norm(self.activation(self.dense(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*weights of its own", "ignore:.*unbuilt state")
+def test_the_activation_of_a_layer_of_ones_own_says_nothing_of_its_end():
+    def net(width):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, layers.Dense(3)(Block(width, name="block")(inputs)))
+
+    loss = losses.Hint("block", "block")
+    kd.Distiller(net(8), net(4), loss)
+    assert loss.connectors[0].activation is keras.activations.linear
+
+
+def test_advice_on_large_losses_is_to_be_had():
+    with pytest.warns(UserWarning, match="more than the student's .* or pass a connector="):
+        kd.Distiller(mlp(width=64), mlp(width=4), losses.Hint("hidden", "hidden"))
+    with pytest.warns(
+        UserWarning, match=r"more than the student's .* name layers of fewer channels\.$"
+    ):
+        kd.Distiller(mlp(width=64), mlp(), losses.ContrastiveDistillation("hidden", "hidden"))
+
+
 @pytest.mark.filterwarnings("ignore:.*weights of its own", "ignore:.*unbuilt state")
 def test_a_connector_of_ones_own_may_build_itself_when_it_is_called():
     connector = Late()
@@ -635,6 +667,30 @@ def test_rows_of_a_memory_bank_of_the_same_class_are_no_negatives():
     alone = float(in_batch.compute_loss(teacher, student, np.zeros(6)))
     assert none == pytest.approx(alone, abs=1e-6)  # nothing else of the batch or bank is a negative
     assert all_rows > none + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "like"),
+    [
+        (np.array([0.1, 0.7, 0.1, 0.9], "float32"), None),  # to be regressed
+        (
+            np.array([[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0]], "float32"),
+            None,
+        ),  # several at once
+        (np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.5, 0.5]], "float32"), None),  # shares
+        (np.array([-1, -1, -1, -1]), None),  # of no class
+        (np.eye(3, dtype="int32")[[0, 1, 0, 2]], [0, 1, 0, 2]),
+        (np.eye(3, dtype="float32")[[0, 1, 0, 2]], [0, 1, 0, 2]),
+        (np.array([[0.0], [1.0], [0.0], [2.0]], "float32"), [0, 1, 0, 2]),
+    ],
+)
+def test_what_names_no_class_leaves_out_no_negatives(labels, like):
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 4, 3)).astype("float32")
+    loss = losses.ContrastiveDistillation(dimensions=4)
+    found = loss.compute_loss(teacher, student, labels)
+    assert float(found) == float(loss.compute_loss(teacher, student, like and np.array(like)))
+    assert float(found) > 0.1
 
 
 def test_nan_in_an_inner_layer_of_the_teacher_is_told():

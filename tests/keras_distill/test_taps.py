@@ -510,3 +510,15 @@ def test_a_layer_may_call_anything_its_layers(what):
     model = kd.Distiller(teacher, mlp(), "soft_targets", student_loss_weight=0)
     model.compile("sgd")
     assert np.isfinite(model.train_on_batch(examples()[0], return_dict=True)["loss"])
+
+
+def test_a_sentence_about_a_layer_is_not_wrapped_by_keras():
+    block = keras.Sequential([layers.Dense(4, name="inner")], name="block")
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, layers.Dense(3)(block(block(inputs))))
+    student = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="inner"), layers.Dense(3)])
+    loss = kd.losses.CorrelationCongruence("block/inner", "inner")
+    model = kd.Distiller(teacher, student, loss)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"^Layer 'block/inner' of the teacher .* called 2 times"):
+        model.fit(np.ones((4, 4), "float32"), np.zeros(4, int), verbose=0)
