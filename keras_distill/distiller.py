@@ -147,8 +147,13 @@ class Distiller(DistillationModel):
         return [name for name in super().__dir__() if name != "teacher"]
 
     def _check_models(self) -> None:
-        for loss in self.distillation_losses:
-            checks.warn_unconfigured(loss)
+        checks.one_device(self.distillation_losses, self.distribute_strategy.num_replicas_in_sync)
+        for term in self.soft_terms.terms:
+            checks.warn_unconfigured(term.loss)
+            if term.student_layers:
+                checks.channels_last(self.student, "student")
+            if term.teacher_layers and isinstance(self._teacher, ModelTeacher):
+                checks.channels_last(self._teacher.model, "teacher")
         if not isinstance(self._teacher, ModelTeacher):
             return
         teacher = self._teacher.model
