@@ -1,5 +1,7 @@
 """Losses in a Distiller: inner layers, connectors, weights that change, weights of examples, and saving."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -266,7 +268,7 @@ def test_a_schedule_of_a_weight_has_values_that_can_be_meant(start, steps, end, 
     ("rule", "sentence"),
     [
         (lambda z, y: ops.softmax(z), r"gave weights of the shape \(.*3\) for logits .*one number"),
-        (lambda z, y: np.ones(7), "gave 7 weights for 16 examples"),
+        (lambda z, y: np.ones(7), r"gave (7 weights for|weights of the shape \(7,\) for logits)"),
         (lambda z, y: ops.sum(z, -1) * float("nan"), "gave the weight nan to example 0"),
         (lambda z, y: -ops.ones_like(z[:, 0]), "gave the weight -1 to example 0"),
     ],
@@ -474,9 +476,9 @@ def test_a_subclassed_student_may_be_unbuilt_whatever_the_hard_loss():
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, verbose=0)
     model.summary(print_fn=lines.append)
-    shapes = "│ 3       │ 3       │"
-    assert shapes not in lines[0]
-    assert shapes in lines[1]
+    shapes = r"│ 3 +│ 3 +│"
+    assert not re.search(shapes, lines[0])
+    assert re.search(shapes, lines[1])
     other = kd.Distiller(mlp(width=16), Subclassed(), losses.Hint())
     with pytest.raises(ValueError, match=r"'auto'\) looks for layers in the teacher, .* got"):
         kd.Distiller("teacher.keras", student, losses.AttentionTransfer("auto"))
