@@ -104,7 +104,8 @@ def fixed(name: str, number, **limits):
 def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", above=False):
     """Return `number` if it is one from `lowest` to `highest`; of a schedule, if its values are.
 
-    A schedule is looked at in the steps (or epochs) 0, 1, 2, 4, … 2²³.
+    A schedule is looked at in the steps 0, 1, 2, 4, … 2¹⁷ or the epochs … 2⁸. One that falls for ever may be
+    below `lowest` there; one that stays below it, or is below 0, may not.
 
     Args:
         name: the argument's, for the sentence.
@@ -115,10 +116,13 @@ def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", a
         ValueError: it is not; the sentence says what it must be.
     """
     changes = isinstance(number, LearningRateSchedule)
+    before = None
     for step, one in _values(number) if changes else [(0, number)]:
-        fits = isinstance(one, numbers.Real) and not isinstance(one, bool)
-        fits = fits and math.isfinite(one) and lowest <= one <= highest
-        if fits and not (above and one <= lowest):
+        fits = isinstance(one, numbers.Real) and not isinstance(one, bool) and math.isfinite(one)
+        within = fits and lowest <= one <= highest and not (above and one <= lowest)
+        falls = fits and before is not None and 0 <= one < before
+        before = one
+        if within or falls:
             continue
         what = "a positive number" if above else f"a number of at least {lowest:g}"
         if highest < math.inf:
@@ -132,6 +136,6 @@ def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", a
 
 
 def _values(schedule: LearningRateSchedule):
-    for step in (0, *(2**power for power in range(24))):
+    for step in (0, *(2**power for power in range(9 if isinstance(schedule, ByEpoch) else 18))):
         with at(step, step):
             yield step, float(keras.ops.convert_to_numpy(schedule(step)))

@@ -264,6 +264,16 @@ def test_a_schedule_of_a_weight_has_values_that_can_be_meant(start, steps, end, 
         kd.Distiller(mlp(width=16), mlp(), "soft_targets", [falling])
 
 
+def test_a_schedule_of_a_temperature_may_fall_for_ever_but_not_end_too_low():
+    decay = keras.optimizers.schedules.ExponentialDecay(8.0, 1000, 0.9)
+    losses.SoftTargets(decay)
+    losses.SoftTargets(schedules.ByEpoch(keras.optimizers.schedules.ExponentialDecay(8.0, 1, 0.95)))
+    for end in (0.0, 0.0001):
+        ending = keras.optimizers.schedules.PolynomialDecay(4.0, 3, end)
+        with pytest.raises(ValueError, match=rf"PolynomialDecay, which is {end:g} in step 8"):
+            losses.SoftTargets(ending)
+
+
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
