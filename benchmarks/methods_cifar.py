@@ -69,6 +69,12 @@ def dkd(embedding):
     return mix
 
 
+def hint_behind_a_connector(embedding):
+    """As the reference implementation has it, although the widths are equal: with a normalisation."""
+    connector = kd.connectors.Connector(32, "relu", dtype="float32")
+    return kd.losses.mix(kd.losses.Hint("stage2", "stage2_out", connector=connector))
+
+
 def rkd(embedding):
     layers = ("embedding", embedding)
     return kd.losses.mix(kd.losses.RKDDistance(*layers), kd.losses.RKDAngle(*layers))
@@ -91,6 +97,7 @@ ROWS = {
     "DIST": lambda _: kd.losses.mix(kd.losses.DIST(beta=2.0, gamma=2.0, temperature=4.0)),
     "standardised_KD": lambda _: kd.losses.mix(kd.losses.SoftTargets(2.0, standardize=True)),
     "Hint": lambda _: kd.losses.mix(kd.losses.Hint("stage2", "stage2_out")),
+    "Hint_connector": hint_behind_a_connector,
     "AT": lambda _: kd.losses.mix(kd.losses.AttentionTransfer(STAGES, STUDENT_STAGES)),
     "SP": lambda _: kd.losses.mix(kd.losses.SimilarityPreserving("stage3", "stage3_out")),
     "RKD": rkd,

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_distill import callbacks, data, losses, schedules, students, teachers
+    from keras_distill import callbacks, connectors, data, losses, schedules, students, teachers
     from keras_distill.distiller import Distiller
     from keras_distill.pairs import suggest_pairs
 
 __all__ = [
     "Distiller",
     "callbacks",
+    "connectors",
     "data",
     "losses",
     "schedules",

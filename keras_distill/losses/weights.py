@@ -60,11 +60,12 @@ def _pair(teacher, student, weights):
                 "returns one, for instance the one behind it, or one of several outputs with output=."
             )
     teacher, student = frozen(teacher), ops.cast(student, "float32")
-    same = tuple(teacher.shape[1:-1]) == tuple(student.shape[1:-1])
+    sizes = [tuple(one.shape[1:-1]) for one in (teacher, student)]
+    same = sizes[0] == sizes[1] and (None not in sizes[0] or weights.mask is not None)
     kept = []
     for one in (teacher, student):
         at = weights.at(one)
-        # One of the two will be pooled: 0 would be mixed with what counts.
+        # Else one of the two may be pooled: 0 would be mixed with what counts.
         kept.append(at.kept if same or at.rows is None else at.rows != 0)
     return where_kept(teacher, kept[0]), where_kept(student, kept[1]), weights
 
