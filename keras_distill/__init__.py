@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Distiller",
+    "SoftLabels",
     "callbacks",
     "connectors",
     "data",
@@ -30,7 +31,7 @@ __all__ = [
     "teachers",
 ]
 __version__ = "0.1.0"
-_WHERE = {"Distiller": "distiller", "suggest_pairs": "pairs"}
+_WHERE = {"Distiller": "distiller", "SoftLabels": "soft_labels", "suggest_pairs": "pairs"}
 
 
 def __getattr__(name: str) -> Any:

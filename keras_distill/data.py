@@ -24,16 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import epoch
-from keras_distill.augmentation import (
-    Augmentation,
-    CropAndFlip,
-    Light,
-    order_of_epoch,
-    uniform_numbers,
-)
+from keras_distill.augmentation import Augmentation, CropAndFlip, Light, uniform_numbers
 from keras_distill.digits import Digits, digits
 from keras_distill.folder import Listing, Unreadable, list_folder
+from keras_distill.indexed import Indexed
 from tflite_export.photo import PHOTO_SUFFIXES, UnreadablePhoto, read_photo
 
 __all__ = [
@@ -70,27 +64,17 @@ def _pipeline(
     shuffle: bool,
 ) -> tf.data.Dataset:
     """Batches of (images, labels), where `fetch(index)` gives the images of a batch of indices."""
-    count = len(labels)
     labels = tf.constant(labels, tf.int32)
 
-    def epoch_of_batches(_):
-        number = tf.identity(epoch.variable())  # read once: an epoch stays one epoch to its end
-        order = order_of_epoch(seed, number, count) if shuffle else tf.range(count, dtype=tf.int64)
-        order = tf.data.Dataset.from_tensor_slices(tf.cast(order, tf.int64)).batch(batch_size)
-        return order.map(lambda index: (number, index))
-
-    def load(number, index):
+    def make(view, index):
         images = tf.cast(fetch(index), tf.float32)
         images.set_shape((None, *image_shape))
         if augment is not None:
-            images = augment(images, lambda n: uniform_numbers(seed, number, index, n))
+            images = augment(images, lambda n: uniform_numbers(seed, view, index, n))
             images = tf.ensure_shape(images, (None, *image_shape))
         return images, tf.gather(labels, index)
 
-    batches = tf.data.Dataset.from_tensors(0).flat_map(epoch_of_batches)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(count / batch_size)))
-    return epoch.without_autotuning(batches.prefetch(2))
+    return Indexed(make, len(labels), batch_size, seed, shuffle).dataset()
 
 
 def arrays(

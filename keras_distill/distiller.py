@@ -369,6 +369,10 @@ class Distiller(DistillationModel):
                 "Distiller, or give arrays or a tf.data.Dataset."
             )
 
+    def views(self) -> int | None:
+        """Return how many views stored labels are of."""
+        return self._teacher.views
+
     def output_spec(self):
         """Return the student's symbolic outputs; a subclassed model has none."""
         return getattr(self.student, "output", None)

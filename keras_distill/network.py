@@ -203,12 +203,20 @@ class Network:
             warnings.warn(sentence, stacklevel=4)
 
 
+# The keys of a batch beside whose inputs stored labels lie, see `soft_labels`.
+INPUTS, TARGETS = "inputs", "keras_distill/targets"
+
+
 def select(x, inputs, argument: str, training: bool = False):
     """Return `x`, `inputs(x)` or `x[inputs]`; a layer is told whether this is training.
+
+    Of a batch with stored labels, `x` is the inputs alone.
 
     Raises:
         ValueError: `inputs` is a key that the batch does not have; the sentence names `argument`.
     """
+    if isinstance(x, dict) and TARGETS in x:
+        x = x[INPUTS]
     if inputs is None:
         return x
     if isinstance(inputs, keras.Layer):

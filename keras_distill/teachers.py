@@ -7,9 +7,10 @@ A `keras.Model` is a teacher as it is. Anything else that can answer a batch bec
     kd.Distiller(teacher=kd.teachers.load("old.h5"), ...)               # a file, see `teacher_files`
 """
 
+import hashlib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -43,6 +44,14 @@ class Teacher:
     def targets(self, x) -> Answer:
         """Return what the teacher answers to the batch `x`; never called inside the gradient."""
         raise NotImplementedError
+
+    # How many views of each example it can answer, and its inner layers that a loss may read.
+    views: int | None = None
+    layer_names: Sequence[str] = ()
+
+    def fingerprint(self) -> str:
+        """Return what tells this teacher from others, for labels that are stored."""
+        return f"{type(self).__name__} {self.get_config()}"
 
     def spec(self) -> Answer | None:
         """Return the answer to any batch as `keras.KerasTensor`s, or None where it is not known."""
@@ -144,6 +153,14 @@ class ModelTeacher(Teacher):
         """Return the model's symbolic answer."""
         return self.network.spec()
 
+    def fingerprint(self) -> str:
+        """Return a digest of the model, its weights and how it is read."""
+        digest = hashlib.sha256()
+        for variable in self.model.variables:
+            digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+        kinds = [head.activation for head in self.network.heads]
+        return f"{type(self.model).__name__} {kinds} {digest.hexdigest()}"
+
     def find_layer(self, name: str) -> Any:
         """Return the model's inner layer of this name."""
         return self.network.layer(name)
@@ -235,6 +252,11 @@ class CallableTeacher(Teacher):
         logits = activations.to_logits(outputs, self.activation)
         return Answer(outputs, logits, self.activation)
 
+    def fingerprint(self) -> str:
+        """Return the function's name, and what it answers."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return f"{name} {self.output_shape} {self.activation}"
+
     def _ask(self, x) -> np.ndarray:
         rows = len(keras.tree.flatten(x)[0])
         answer = np.asarray(self.function(x), dtype="float32")
@@ -302,10 +324,14 @@ def as_teacher(teacher: Any, inputs=None, activation="auto", layer_names=()) -> 
                 "teacher_inputs= and teacher_activation= are for a keras.Model as teacher: give them to "
                 f"{type(teacher).__name__} itself."
             )
-        if layer_names:
+        missing = [name for name in layer_names if name not in teacher.layer_names]
+        if missing:
+            has = (
+                f"has only {list(teacher.layer_names)}" if teacher.layer_names else "has no layers"
+            )
             raise ValueError(
-                f"Layers {list(layer_names)} of the teacher are wanted, and {type(teacher).__name__} has "
-                "no layers: use losses on its outputs, or a keras.Model as teacher."
+                f"Layers {missing} of the teacher are wanted, and {type(teacher).__name__} {has}: use losses "
+                "on its outputs, or a keras.Model as teacher."
             )
         return teacher
     raise ValueError(

@@ -62,6 +62,9 @@ class DistillationModel(keras.Model):
     def cannot_look(self, x) -> None:
         """Called instead of `look` where no batch can be taken out of the data `x`."""
 
+    def views(self) -> int | None:
+        """Return how many views of each example the teacher knows, or None for any number."""
+
     def output_spec(self):
         """Return `keras.KerasTensor`s like the outputs of `forward`, or None where they are not known."""
 
@@ -108,7 +111,7 @@ class DistillationModel(keras.Model):
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.
         """
-        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _AroundEpoch()]
+        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(self.views()), _AroundEpoch()]
         arrays = fit_data.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = fit_data.split(

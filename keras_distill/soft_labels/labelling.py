@@ -68,13 +68,10 @@ def label(
     """
     examples = manifest.examples
     for view in range(manifest.views):
-        epoch.view().assign(view)
-        try:
+        with epoch.showing(view):
             examples = _label_view(
                 teacher, source, folder, manifest, view, (worker, num_workers), examples, progress
             )
-        finally:
-            epoch.view().assign(0)
     return examples or 0
 
 
@@ -151,4 +148,6 @@ def _finite(stored, array, field, at: int) -> None:
 
 
 def _any_batch(spec):
-    return keras.tree.map_structure(lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), spec)
+    return keras.tree.map_structure(
+        lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), spec
+    )

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,9 +38,11 @@ class Manifest:
     Attributes:
         teacher: its fingerprint.
         fields: the arrays of a record, in their order.
-        outputs: the structure of the teacher's outputs: None for one, a list of names, or a dict's keys.
+        kind: the structure of the teacher's outputs, "one", "list" or "dict".
+        names: of the outputs; of a dict its keys, sorted.
         activations: of each output, "linear", "softmax" or "sigmoid".
         classes: of each output, how many; of them `top_k` are stored, where that is not None.
+        never_negative: those of the inner layers whose values cannot be below 0.
         top_k: how many of the classes' logits are stored.
         views: how many views of each example.
         rows_per_shard: examples in each shard but the last.
@@ -50,9 +51,11 @@ class Manifest:
 
     teacher: str
     fields: tuple[Field, ...]
-    outputs: Any
+    kind: str
+    names: list[str]
     activations: tuple[str, ...]
     classes: tuple[int, ...]
+    never_negative: tuple[str, ...]
     top_k: int | None
     views: int
     rows_per_shard: int
@@ -62,6 +65,13 @@ class Manifest:
     def dtype(self) -> np.dtype:
         """Of a record."""
         return np.dtype([(field.name, field.dtype, field.shape) for field in self.fields])
+
+    def packed(self, each):
+        """Return a list with one for each output in the structure of the outputs."""
+        each = list(each)
+        if self.kind == "one":
+            return each[0]
+        return dict(zip(self.names, each, strict=True)) if self.kind == "dict" else each
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
@@ -105,7 +115,7 @@ class Manifest:
         content["fields"] = tuple(
             Field(one["name"], one["dtype"], tuple(one["shape"])) for one in content["fields"]
         )
-        for name in ("activations", "classes"):
+        for name in ("activations", "classes", "never_negative"):
             content[name] = tuple(content[name])
         return cls(**content)
 

@@ -25,6 +25,14 @@ def place(folder: Path, view: int, shard: int) -> Path:
     return folder / f"view-{view:04}" / f"labels-{shard:06}.tfrecord"
 
 
+def places(folder: Path, manifest, view: int) -> list[Path]:
+    """Return the paths of all shards of a view."""
+    return [
+        place(folder, view, shard)
+        for shard in range(-(-manifest.examples // manifest.rows_per_shard))
+    ]
+
+
 def write(path: Path, rows: np.ndarray) -> None:
     """Write `rows`, a structured array, to `path`; the file appears when it is whole."""
     path.parent.mkdir(exist_ok=True)
@@ -48,14 +56,18 @@ def check(path: Path, dtype: np.dtype) -> int:
         ValueError: it is not what was written; the sentence names the file.
     """
     try:
-        lengths = [len(record) for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()]
+        lengths = [
+            len(record) for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()
+        ]
     except tf.errors.DataLossError as error:
         raise ValueError(
             f"{path} is damaged (its checksums do not fit): delete the file and call SoftLabels.build again, "
             "which writes it anew."
         ) from error
     if any(length != dtype.itemsize for length in lengths):
-        raise ValueError(f"{path} holds records of another length than the manifest says: delete it.")
+        raise ValueError(
+            f"{path} holds records of another length than the manifest says: delete it."
+        )
     return len(lengths)
 
 

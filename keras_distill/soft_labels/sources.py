@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from keras_distill import epoch, fit_data
 from keras_distill.indexed import Indexed, indexed
-
-INPUTS, TARGETS = "inputs", "keras_distill/targets"
+from keras_distill.network import INPUTS, TARGETS
 
 
 class Source:
