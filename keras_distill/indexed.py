@@ -48,17 +48,22 @@ class Indexed:
 
         return cls(make, count, batch_size, seed)
 
-    def dataset(self, shuffle: bool | None = None, then: Callable | None = None) -> tf.data.Dataset:
+    def dataset(
+        self, shuffle: bool | None = None, views: int | None = None, then: Callable | None = None
+    ) -> tf.data.Dataset:
         """Return them as batches.
 
         Args:
             shuffle: other than that of the constructor.
+            views: how many views there are; None for any number.
             then: gives from (view, indices, batch) what the data set is to yield.
         """
         shuffled = self.shuffle if shuffle is None else shuffle
 
         def epoch_of_batches(_):
             number, view = tf.identity(epoch.variable()), tf.identity(epoch.view())
+            if views is not None:
+                view %= views
             order = tf.range(self.count, dtype=tf.int64)
             if shuffled:  # read once: an epoch stays one epoch to its end
                 order = tf.cast(order_of_epoch(self.seed, number, self.count), tf.int64)

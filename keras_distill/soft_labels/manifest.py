@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 NAME = "manifest.json"
-_KIND, _VERSION = "keras_distill soft labels", 1
+_FORMAT, _VERSION = "keras_distill soft labels", 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
-        content = {"kind": _KIND, "version": _VERSION, **dataclasses.asdict(self)}
+        content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
         content["checksum"] = _checksum(content)
         part = folder / f".{NAME}.{os.getpid()}.part"
         try:
@@ -104,7 +104,7 @@ class Manifest:
             raise ValueError(
                 f"{path} is damaged: its checksum does not fit. Restore it, or label anew into another folder."
             )
-        if content.pop("kind") != _KIND:
+        if content.pop("format") != _FORMAT:
             raise ValueError(f"{path} is not the manifest of stored labels.")
         version = content.pop("version")
         if version > _VERSION:

@@ -99,10 +99,7 @@ class _File:
     """A file that is read at any place, by any thread."""
 
     def __init__(self, path: Path):
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._file = open(path, "rb", buffering=0)  # closed with this object
 
     def read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
-
-    def __del__(self):
-        os.close(self._descriptor)
+        return os.pread(self._file.fileno(), size, offset)

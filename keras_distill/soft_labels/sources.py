@@ -33,11 +33,12 @@ class Source:
         """Return batches of the inputs of `fit`, as the teacher is to see them."""
         raise NotImplementedError
 
-    def joined(self, read: Callable) -> tf.data.Dataset:
+    def joined(self, read: Callable, views: int) -> tf.data.Dataset:
         """Return the data set of the training, with the inputs `{INPUTS: x, TARGETS: labels}`.
 
         Args:
             read: gives from (view, numbers of examples, inputs) the labels, tensors.
+            views: how many views have labels.
         """
         raise NotImplementedError
 
@@ -52,9 +53,10 @@ class _Numbered(Source):
         """In the order of the numbers."""
         return self._indexed.dataset(shuffle=False).map(_x)
 
-    def joined(self, read):
+    def joined(self, read, views):
         """In the order of the epoch."""
         return self._indexed.dataset(
+            views=views,
             then=lambda view, index, data: _with_labels(data, lambda x: read(view, index, x))
         )
 
@@ -74,7 +76,7 @@ class _Stream(Source):
         """In their order."""
         return self._dataset.map(_x)
 
-    def joined(self, read):
+    def joined(self, read, views):
         """In the same order; what shuffles comes behind."""
 
         def number(first, *data):
