@@ -49,5 +49,6 @@ def __dir__() -> list[str]:
 # `keras.models.load_model` must find our classes as soon as this package is imported. The command line alone
 # waits until a command needs them, so that `--help` answers at once.
 if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
+    import keras_distill.soft_labels
     import keras_distill.teacher_files  # noqa: F401
     from keras_distill.distiller import Distiller

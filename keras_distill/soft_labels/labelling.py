@@ -2,8 +2,8 @@
 
 label(teacher, source, folder, manifest, worker=0, num_workers=1)
 
-A shard is written when all its rows are there. What is written is never asked for again: called anew after
-it was killed, it goes on with the shards that are missing, and the batches that the teacher sees are the same.
+A shard is written when all its rows are there. What is written is never asked for again: called anew after it
+was killed, it goes on with the shards that are missing, and the batches that the teacher sees are the same.
 """
 
 from pathlib import Path
@@ -86,7 +86,7 @@ def _label_view(teacher, source, folder, manifest, view, share, examples, progre
         return examples
     dataset = source.inputs()
     answer = answering(teacher, _any_batch(dataset.element_spec), manifest)
-    rows, first, at = [], 0, 0  # rows of the shard that starts at `first`
+    rows, at = [], 0  # rows of the shard that has begun
     for x in dataset:
         count = len(keras.tree.flatten(x)[0])
         touched = range(at // size, (at + count - 1) // size + 1)

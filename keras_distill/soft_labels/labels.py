@@ -24,8 +24,9 @@ _FLOATS = ("float16", "float32")
 _SHARD_BYTES = 2**25
 
 
+@keras.saving.register_keras_serializable(package="keras_distill")
 class SoftLabels(Teacher):
-    """A teacher's answers to views of a data set, in a folder; `build` makes it, `attach` joins it to the data.
+    """A teacher's answers to views of a data set, in a folder: `build` makes it, `attach` joins it to data.
 
     Args:
         path: the folder.
@@ -75,9 +76,9 @@ class SoftLabels(Teacher):
 
         Args:
             teacher: a `keras.Model` or one of `keras_distill.teachers`.
-            dataset: arrays, a `tf.data.Dataset` of batches in a fixed order, a data set of `keras_distill.data`
-                (in any order), or a `keras.utils.PyDataset`. Views of a data set of your own are functions
-                of `epoch.view()`.
+            dataset: arrays, a `tf.data.Dataset` of batches in a fixed order, a data set of
+                `keras_distill.data` (in any order), or a `keras.utils.PyDataset`. Views of a data set of
+                your own are functions of `epoch.view()`.
             path: a folder, new or with a part of these labels.
             views: how many views of each example.
             top_k: store the largest logits only, and the others as equals (Shen & Xing 2021, FKD, arXiv
@@ -164,8 +165,8 @@ class SoftLabels(Teacher):
                 rows += shards.check(path, manifest.dtype)
             if rows != manifest.examples:
                 raise ValueError(
-                    f"View {view} in {self.path} has {rows:,} labels for {manifest.examples:,} examples: label "
-                    "anew into another folder."
+                    f"View {view} in {self.path} has {rows:,} labels for {manifest.examples:,} examples: "
+                    "label anew into another folder."
                 )
 
     def _read(self, view, numbers, x) -> dict:

@@ -102,7 +102,8 @@ class Manifest:
             damaged = True
         if damaged:
             raise ValueError(
-                f"{path} is damaged: its checksum does not fit. Restore it, or label anew into another folder."
+                f"{path} is damaged: its checksum does not fit. Restore it, or label anew into another "
+                "folder."
             )
         if content.pop("format") != _FORMAT:
             raise ValueError(f"{path} is not the manifest of stored labels.")

@@ -99,7 +99,7 @@ class _File:
     """A file that is read at any place, by any thread."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "rb", buffering=0)  # closed with this object
+        self._file = path.open("rb", buffering=0)  # closed with this object
 
     def read(self, size: int, offset: int) -> bytes:
         return os.pread(self._file.fileno(), size, offset)

@@ -57,7 +57,7 @@ class _Numbered(Source):
         """In the order of the epoch."""
         return self._indexed.dataset(
             views=views,
-            then=lambda view, index, data: _with_labels(data, lambda x: read(view, index, x))
+            then=lambda view, index, data: _with_labels(data, lambda x: read(view, index, x)),
         )
 
 
@@ -85,7 +85,7 @@ class _Stream(Source):
 
         def label(numbers, data):
             data = data if len(data) > 1 else data[0]
-            return _with_labels(data, lambda x: read(epoch.view(), numbers, x))
+            return _with_labels(data, lambda x: read(epoch.view() % views, numbers, x))
 
         numbered = self._dataset.scan(tf.constant(0, tf.int64), number)
         return epoch.without_autotuning(numbered.map(label, num_parallel_calls=2).prefetch(2))
