@@ -85,6 +85,7 @@ def _label_view(teacher, source, folder, manifest, view, share, examples, progre
     if examples is not None and not any(map(wanted, range(-(-examples // size)))):
         return examples
     dataset = source.inputs()
+    _same_data(dataset, folder, manifest, view)
     answer = answering(teacher, _any_batch(dataset.element_spec), manifest)
     rows, at = [], 0  # rows of the shard that has begun
     for x in dataset:
@@ -112,6 +113,29 @@ def _label_view(teacher, source, folder, manifest, view, share, examples, progre
             "that was labelled first."
         )
     return at
+
+
+def _same_data(dataset, folder: Path, manifest: Manifest, view: int) -> None:
+    """Refuse data other than those of the shards that are there, and a second view that is the first."""
+    for other in sorted({0, view}):
+        if not shards.place(folder, other, 0).exists():
+            continue
+        reader = shards.Reader(folder, manifest.dtype, manifest.rows_per_shard)
+        for x in dataset.take(1):
+            found = sketch.of(x).numpy()[: manifest.rows_per_shard]
+            stored = reader.rows(other, np.arange(len(found)))["sketch"]
+            differ = sketch.differ(stored, found)
+            if other == view and differ.any():
+                raise ValueError(
+                    f"{folder} holds labels of other data: example number {int(np.argmax(differ))} is not "
+                    "the one that was labelled. Give the same data, in the same order and prepared in the "
+                    "same way, or another folder."
+                )
+            if other != view and not differ.any():
+                raise ValueError(
+                    f"The data shows the same in view {view} as in view {other}: pass views=1, or make its "
+                    "augmentation a function of keras_distill.epoch.view()."
+                )
 
 
 def _rows(found: dict, manifest: Manifest, at: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_distill import epoch, schedules
 from keras_distill.connectors import never_negative
+from keras_distill.locking import only_one
 from keras_distill.network import TARGETS, Answer
 from keras_distill.soft_labels import shards, sketch
 from keras_distill.soft_labels.labelling import label
@@ -104,16 +105,27 @@ class SoftLabels(Teacher):
         folder.mkdir(parents=True, exist_ok=True)
         folded = teacher.folding_pays and teacher.fold()
         try:
-            wanted = _planned(teacher, source, views, top_k, dtype)
-            manifest = _agreed(wanted, folder)
-            show = _Progress(manifest, source.examples, folder, verbose)
-            examples = label(teacher, source, folder, manifest, worker, num_workers, show)
+            lock = folder / f".worker-{worker}-of-{num_workers}.lock"
+            lock.touch()
+            busy = f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=."
+            with only_one(lock, busy):
+                wanted = _planned(teacher, source, views, top_k, dtype)
+                manifest = _agreed(wanted, folder)
+                show = _Progress(manifest, source.examples, folder, verbose)
+                examples = label(teacher, source, folder, manifest, worker, num_workers, show)
+                if not _complete(folder, manifest, examples):
+                    return None
+                dataclasses.replace(manifest, examples=examples).write(folder)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{os.strerror(error.errno) if error.errno else error}: the labels that are finished are "
+                "kept. Make room, or give another folder, and call SoftLabels.build again",
+                os.fspath(folder),
+            ) from error
         finally:
             if folded:
                 teacher.unfold()
-        if not _complete(folder, manifest, examples):
-            return None
-        dataclasses.replace(manifest, examples=examples).write(folder)
         return cls(folder)
 
     # Joining them to the data

@@ -8,6 +8,7 @@ shards.check(path)                      # finds a flipped byte
 A record is one example of one view: the bytes of a row of a structured NumPy array, little endian.
 """
 
+import errno
 import functools
 import os
 from collections.abc import Sequence
@@ -44,6 +45,12 @@ def write(path: Path, rows: np.ndarray) -> None:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except tf.errors.OpError as error:
+        part.unlink(missing_ok=True)
+        full = isinstance(error, tf.errors.ResourceExhaustedError) or "No space" in error.message
+        raise OSError(
+            errno.ENOSPC if full else errno.EIO, error.message, os.fspath(path)
+        ) from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -40,6 +40,10 @@ class FileTeacher(Teacher):
                 f"{self.sha256[:12]}…, and {sha256[:12]}… was expected): put that file back."
             )
 
+    def fingerprint(self) -> str:
+        """Return the digest of the file, and how it is read."""
+        return f"{type(self).__name__} {self.activation} {self.sha256}"
+
     def _answer(self, x) -> Any:
         """What the file says of the inputs `x`: a tensor, list or dict."""
         raise NotImplementedError

@@ -369,3 +369,42 @@ def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path):
     assert len(names) > 10
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_other_data_does_not_go_on_with_what_is_there(teacher, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_BYTES", 600)
+    build(teacher, arrays, tmp_path, views=1)
+    sorted(tmp_path.glob("*/*.tfrecord"))[-1].unlink()
+    with pytest.raises(ValueError, match="holds labels of other data: example number 0"):
+        build(teacher, altered("reversed", arrays), tmp_path)
+    build(teacher, arrays, tmp_path)
+
+
+def test_views_that_are_all_the_same_are_refused(teacher, arrays, tmp_path):
+    with pytest.raises(ValueError, match="shows the same in view 1 as in view 0: pass views=1"):
+        build(teacher, arrays, tmp_path, views=2)
+
+
+def test_two_processes_at_once_are_refused(teacher, arrays, tmp_path):
+    tmp_path.joinpath(".worker-0-of-1.lock").touch()
+    from keras_distill.locking import only_one
+
+    with (
+        only_one(tmp_path / ".worker-0-of-1.lock", "mine"),
+        pytest.raises(ValueError, match="Another process is worker 0 of 1"),
+    ):
+        build(teacher, arrays, tmp_path)
+
+
+def test_a_read_only_folder_or_a_full_disk(teacher, arrays, tmp_path, monkeypatch):
+    def full(path, rows):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_distill.soft_labels.shards.write", full)
+        with pytest.raises(OSError, match="No space left on device: the labels .* are kept"):
+            build(teacher, arrays, tmp_path / "a")
+    build(teacher, arrays, tmp_path / "a").attach(arrays)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Make room, or give another folder"):
+        build(teacher, arrays, tmp_path / "file" / "labels")
