@@ -91,9 +91,8 @@ def _label_view(teacher, source, folder, manifest, view, share, examples, progre
     for x in dataset:
         count = len(keras.tree.flatten(x)[0])
         touched = range(at // size, (at + count - 1) // size + 1)
-        batch = None
-        if any(map(wanted, touched)):
-            batch = _rows(answer(x), manifest, at)
+        asked = any(map(wanted, touched))
+        batch = _rows(answer(x), manifest, at) if asked else np.empty(0, manifest.dtype)
         for shard in touched:
             start, stop = max(at, shard * size), min(at + count, (shard + 1) * size)
             if wanted(shard):

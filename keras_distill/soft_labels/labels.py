@@ -52,6 +52,12 @@ class SoftLabels(Teacher):
             raise ValueError(
                 f"The labels in {self.path} are not finished: call SoftLabels.build again, which goes on."
             )
+        self.views = self.manifest.views
+        self.layer_names = [
+            field.name.removeprefix(_FEATURES)
+            for field in self.manifest.fields
+            if field.name.startswith(_FEATURES)
+        ]
         self._reader = shards.Reader(self.path, self.manifest.dtype, self.manifest.rows_per_shard)
 
     # Making them
@@ -102,9 +108,9 @@ class SoftLabels(Teacher):
         source = as_source(dataset, batch_size)
         _checked(views, top_k, dtype, worker, num_workers)
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
         folded = teacher.folding_pays and teacher.fold()
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock = folder / f".worker-{worker}-of-{num_workers}.lock"
             lock.touch()
             busy = f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=."
