@@ -213,20 +213,6 @@ class SoftLabels(Teacher):
 
     # As a teacher
 
-    @property
-    def views(self) -> int:
-        """How many views of each example there are."""
-        return self.manifest.views
-
-    @property
-    def layer_names(self) -> list[str]:
-        """The inner layers whose features are stored."""
-        return [
-            one.name.removeprefix(_FEATURES)
-            for one in self.manifest.fields
-            if _FEATURES in one.name
-        ]
-
     def targets(self, x) -> Answer:
         """Return the labels that `attach` put into the batch."""
         if not isinstance(x, dict) or TARGETS not in x:
