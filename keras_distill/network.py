@@ -81,10 +81,8 @@ class Network:
         heads = self.heads
         taps = dict(self._taps)
         taps.update({f"/{i}": head.tap for i, head in enumerate(heads) if head.tap is not None})
-        if taps and not self.model.built:
-            self.model(
-                inputs, training=False
-            )  # Keras runs the first call twice, once for the shapes
+        if taps and not self.model.built:  # Keras runs the first call twice, once for the shapes
+            self.model(inputs, training=False)
         with recording(taps) as recorded:
             outputs = self.model(inputs, training=training)
         return self._answer(outputs, heads, recorded, self._inner(recorded))

@@ -15,6 +15,7 @@ from keras import ops
 from keras_distill import example_weighting, hard_loss
 from keras_distill.losses.base import of_rank
 from keras_distill.losses.logit_loss import LogitLoss
+from keras_distill.losses.weights import of_mean_1
 from keras_distill.network import Answer, select
 from keras_distill.train_step import call_numpy_flat
 
@@ -109,7 +110,7 @@ def value(
         answer: the student's.
         hard_losses: the resolved losses of `compile`, to know which outputs are yes-or-no questions.
         weighting: a rule of `example_weighting`, or None.
-        columns: for a teacher of more classes: its column of each class of the student, as a loss said.
+        columns: for a teacher of more classes: its column of each class of the student, for `weighting`.
 
     Raises:
         ValueError: an output that does not exist, or a loss that returns more than one number.
@@ -131,7 +132,6 @@ def value(
         arguments["labels"] = ours.packed(labels)
     weights = _weights(term, ours, batch.sample_weight)
     if weighting is not None:
-        columns = getattr(loss, "class_indices", None) or columns
         trust = _trust(term, weighting, targets, ours.of(answer.logits), labels, hard, columns)
         weights = [_product(*pair) for pair in zip(weights, trust, strict=True)]
     if "mask" in takes:
@@ -217,8 +217,8 @@ def _indices(loss, batch: Batch):
         return indices
 
     def checked(numbers):
-        outside = [int(one) for one in numbers if not 0 <= one < loss.bank_size]
-        if outside:
+        outside = numbers[(numbers < 0) | (numbers >= loss.bank_size)]
+        if len(outside):
             raise ValueError(
                 f"{type(loss).__name__} has a memory bank of bank_size={loss.bank_size}, and the batch has "
                 f"the example number {outside[0]}: number the examples from 0, and let bank_size be their "
@@ -304,9 +304,7 @@ def _masked(output, weight):
     mask = getattr(output, "_keras_mask", None)
     if mask is None:
         return weight
-    mask = ops.cast(mask, "float32")
-    # Valid entries weigh total / valid, so that the mean over all is the mean over the valid ones.
-    mask = mask * ops.divide_no_nan(ops.cast(ops.size(mask), "float32"), ops.sum(mask))
+    mask = of_mean_1(mask)
     if weight is None:
         return mask
     return mask * of_rank(len(mask.shape), ops.cast(weight, "float32"))

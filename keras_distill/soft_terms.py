@@ -132,9 +132,9 @@ class SoftTerms:
         return weighted
 
     def _columns(self, term: soft_loss.Term):
-        """The teacher's columns of the student's classes, as another loss on the same output says."""
-        others = (other.loss for other in self.terms if other.output == term.output)
-        found = (getattr(loss, "class_indices", None) for loss in others)
+        """The teacher's columns of the student's classes, as this loss or another on its output says."""
+        others = [other for other in self.terms if other.output == term.output]
+        found = (getattr(one.loss, "class_indices", None) for one in (term, *others))
         return next((columns for columns in found if columns is not None), None)
 
 

@@ -71,12 +71,15 @@ class FeatureLoss(DistillationLoss):
             ValueError: features that cannot be compared; the sentence names both shapes.
         """
         layers = paired(teacher_outputs, student_outputs, mask, sample_weight)
+        self.build_for(layers)
         total = 0.0
         for i, (teacher, student, weights) in enumerate(layers):
             if self.pools_before(i):
                 teacher, student = same_positions(teacher, student, weights.mask)
-            student = self.connected(i, student, weights)
-            teacher, student = same_positions(teacher, student, weights.mask)
+                student = self.connected(i, student, weights)
+            else:
+                student = self.connected(i, student, weights)
+                teacher, student = same_positions(teacher, student, weights.mask)
             if self.compares_positions and len(student.shape) < 3:
                 raise ValueError(
                     f"{type(self).__name__} compares the positions of a map or sequence, and the features "
@@ -84,6 +87,9 @@ class FeatureLoss(DistillationLoss):
                 )
             total = total + self.of_pair(i, teacher, student, weights.at(student))
         return total
+
+    def build_for(self, layers) -> None:
+        """Make the weights, if it has some, for what `paired` returned."""
 
     def pools_before(self, index: int) -> bool:
         """Whether features of pair `index` are brought to the same positions before `connected`."""
@@ -135,13 +141,6 @@ class TrainableLoss(FeatureLoss, keras.layers.Layer):
         """Make the weights for what `paired` returned, unless they are there."""
         if not self.built:
             self.build(*([tuple(pair[i].shape) for pair in layers] for i in (0, 1)))
-
-    def compute_loss(
-        self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
-    ):
-        """As `FeatureLoss.compute_loss`; the first call makes the weights."""
-        self.build_for(paired(teacher_outputs, student_outputs))
-        return super().compute_loss(teacher_outputs, student_outputs, labels, sample_weight, mask)
 
     def get_config(self):
         """Return the arguments of the constructor."""
@@ -211,9 +210,8 @@ class ConnectedLoss(TrainableLoss):
                 # A Sequential hands the mask to its layers, and not on.
                 warnings.filterwarnings("ignore", ".*does not support masking")
                 found = connector(student, training=True, mask=full_mask(kept, student))
-        return ops.cast(
-            found, "float32"
-        )  # in mixed precision a layer of the user's answers in half
+        # In mixed precision a layer of the user's answers in half.
+        return ops.cast(found, "float32")
 
     def get_config(self):
         """Return the arguments of the constructor."""

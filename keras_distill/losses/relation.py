@@ -144,7 +144,7 @@ class RKDAngle(RelationLoss):
     `mean_ijk SmoothL1(cos_s(i, j, k) − cos_t(i, j, k))` over batch³, where cos(i, j, k) is the cosine of the
     angle at j; 0 where two of them coincide.
 
-    With its gradient it takes about `9·4·n³` bytes for n examples, 75 MiB for 128, and there are never
+    With its gradient it takes about `9·4·n³` bytes for n examples, 72 MiB for 128, and there are never
     more: of larger batches the first `max_examples` are compared (of shuffled data, others in each step).
 
     When: together with RKDDistance.

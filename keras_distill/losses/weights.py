@@ -121,8 +121,7 @@ class Weights:
         weight, mask = self.sample_weight, _of_positions(self.mask)
         if mask is None:
             return weight if _of_positions(weight) is None else _mean_of_rest(weight)
-        there = ops.cast(_mean_of_rest(mask) > 0, "float32")
-        there = there * ops.divide_no_nan(ops.cast(ops.size(there), "float32"), ops.sum(there))
+        there = of_mean_1(ops.cast(_mean_of_rest(mask) > 0, "float32"))
         if weight is None or _of_positions(weight) is None:
             return there if weight is None else there * weight
         return there * ops.divide_no_nan(_mean_of_rest(weight * mask), _mean_of_rest(mask))
@@ -146,8 +145,7 @@ class Weights:
         mask = _of_positions(self.mask)
         if mask is None:
             return mean_over_examples(values, self.sample_weight)
-        share = ops.divide_no_nan(ops.cast(ops.size(mask), "float32"), ops.sum(mask))
-        return mean_over_examples(values * mask * share, self.sample_weight)
+        return mean_over_examples(values * of_mean_1(mask), self.sample_weight)
 
 
 def _mean_of_rest(weight):
@@ -168,7 +166,7 @@ def _at(weight, features):
     if len(weight.shape) == 1:
         return weight
     if len(weight.shape) != rank:
-        return ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
+        return _mean_of_rest(weight)
     return ops.squeeze(resized(ops.expand_dims(weight, -1), features), axis=-1)
 
 
@@ -179,6 +177,12 @@ def _spread(mask, features):
     if not own or len(own) >= len(size) or own != size[: len(own)]:
         return mask
     return ops.broadcast_to(of_rank(len(features.shape) - 1, mask), ops.shape(features)[:-1])
+
+
+def of_mean_1(mask):
+    """Return a mask as weights of mean 1, so that a mean over all is one over what is valid."""
+    mask = ops.cast(mask, "float32")
+    return mask * ops.divide_no_nan(ops.cast(ops.size(mask), "float32"), ops.sum(mask))
 
 
 def full_mask(kept, features):
