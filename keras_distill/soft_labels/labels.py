@@ -164,7 +164,7 @@ class SoftLabels(Teacher):
         with epoch.showing(0):  # what does not fit at all is told here
             for x in source.inputs().take(1):
                 self._rows(0, np.arange(len(keras.tree.flatten(x)[0])), sketch.of(x).numpy())
-        return source.joined(self._read, self.views)
+        return source.joined(self._read, self.manifest.views)
 
     def verify(self) -> None:
         """Read all shards.
