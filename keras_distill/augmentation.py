@@ -56,7 +56,7 @@ def uniform_numbers(seed: int, epoch_number, index, count: int):
 
 def one_after_another(changes: Augmentation | Sequence[Augmentation] | None) -> Augmentation:
     """Return one augmentation that is all of these; each draws numbers of its own."""
-    several = changes if isinstance(changes, list | tuple) else [changes] if changes else []
+    several = [] if changes is None else [changes] if callable(changes) else list(changes)
 
     def changed(images, uniform):
         used = 0
