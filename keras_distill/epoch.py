@@ -31,6 +31,12 @@ def view():
     return _on_cpu("view")
 
 
+def begin(epoch: int, views: int | None = None) -> None:
+    """Set both: data sets that begin now are those of this epoch, of as many views as there are."""
+    variable().assign(epoch)
+    view().assign(epoch % views if views else epoch)
+
+
 @contextlib.contextmanager
 def showing(number: int):
     """Within this context data sets that begin show view `number`."""
@@ -62,13 +68,11 @@ class SetEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by `fit`."""
-        variable().assign(epoch)
-        view().assign(epoch % self._views if self._views else epoch)
+        begin(epoch, self._views)
 
     def on_train_end(self, logs=None):
         """Called by `fit`: whatever comes next begins with epoch 0."""
-        variable().assign(0)
-        view().assign(0)
+        begin(0)
 
 
 def without_autotuning(dataset):

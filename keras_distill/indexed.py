@@ -70,9 +70,12 @@ class Indexed:
             order = tf.data.Dataset.from_tensor_slices(order).batch(self.batch_size)
             return order.map(lambda index: (view, index))
 
-        def batch(view, index):
-            made = self.make(view, index)
-            return made if then is None else then(view, index, made)
+        batch = self.make
+        if then is not None:
+            plain = tf.autograph.experimental.do_not_convert(then)
+
+            def batch(view, index):
+                return plain(view, index, self.make(view, index))
 
         batches = tf.data.Dataset.from_tensors(0).flat_map(epoch_of_batches)
         batches = batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -11,6 +11,7 @@ A record is one example of one view: the bytes of a row of a structured NumPy ar
 import errno
 import functools
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,7 +107,8 @@ class _File:
     """A file that is read at any place, by any thread."""
 
     def __init__(self, path: Path):
-        self._file = path.open("rb", buffering=0)  # closed with this object
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._file.fileno(), size, offset)
+        return os.pread(self._descriptor, size, offset)

@@ -83,6 +83,7 @@ class _Stream(Source):
             count = tf.shape(keras.tree.flatten(_x(*data))[0], out_type=tf.int64)[0]
             return first + count, (tf.range(first, first + count), data)
 
+        @tf.autograph.experimental.do_not_convert
         def label(numbers, data):
             data = data if len(data) > 1 else data[0]
             return _with_labels(data, lambda x: read(epoch.view() % views, numbers, x))

@@ -26,8 +26,7 @@ def numbers(count=50, size=12):
 
 
 def drawn(dataset, epoch_number):
-    epoch.variable().assign(epoch_number)
-    epoch.view().assign(epoch_number)
+    epoch.begin(epoch_number)
     batches = [(x.numpy(), y.numpy()) for x, y in dataset]
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
