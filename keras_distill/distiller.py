@@ -18,7 +18,7 @@ from keras_distill.network import Answer, Network
 from keras_distill.ranges import InputRanges
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
-from keras_distill.teachers import ModelTeacher, NoTeacher, Teacher, as_teacher
+from keras_distill.teachers import ModelTeacher, NoTeacher, PerLoss, Teacher, as_teacher
 from keras_distill.training import DistillationModel
 
 _RANGES = "input_ranges"
@@ -82,8 +82,9 @@ class Distiller(DistillationModel):
         kwargs.setdefault("dtype", student.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
         self.student_loss_weight = checks.share(student_loss_weight)
+        given = _as_given(teacher)
         terms = SoftTerms(
-            distillation_losses, distillation_loss_weights, teacher, student, example_weighting
+            distillation_losses, distillation_loss_weights, given, student, example_weighting
         )
         self.soft_terms = terms
         # For Keras to find what is in them: weights, and metrics.
@@ -95,16 +96,11 @@ class Distiller(DistillationModel):
             if not self.loss_balancing.built:
                 self.loss_balancing.build(1 + len(terms.losses))
         # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
-        self._teacher: Teacher = (
-            NoTeacher()
-            if teacher is None and not terms.need_teacher
-            else as_teacher(teacher, teacher_inputs, teacher_activation, terms.layers_of("teacher"))
-        )
+        self._teacher = _as_teacher(teacher, teacher_inputs, teacher_activation, terms, student)
+        self._following = self._teacher.state  # trained and saved here
         self.student = student
         self.student_inputs = student_inputs  # a layer with weights is trained and saved here
-        self._network = Network(
-            student, student_inputs, student_activation, terms.layers_of("student")
-        )
+        self._network = Network(student, student_inputs, student_activation, terms.student_layers)
         self._check_models()
         self._prepare()
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
@@ -123,9 +119,7 @@ class Distiller(DistillationModel):
     @property
     def teacher(self):
         """The teacher as it was given."""
-        if isinstance(self._teacher, NoTeacher):
-            return None
-        return self._teacher.model if isinstance(self._teacher, ModelTeacher) else self._teacher
+        return _as_given(self._teacher)
 
     @property
     def distillation_loss_weights(self):
@@ -149,15 +143,17 @@ class Distiller(DistillationModel):
     def _check_models(self) -> None:
         for loss in self.distillation_losses:
             checks.warn_unconfigured(loss)
-        if not isinstance(self._teacher, ModelTeacher):
-            return
-        teacher = self._teacher.model
-        for layer in (self.student, self.student_inputs):
-            if isinstance(layer, keras.Layer):
-                checks.no_shared_weights(teacher, layer)
-        if self._teacher.network.inputs is None and self._network.inputs is None:
-            checks.same_inputs(teacher, self.student)
-        for term in self.soft_terms.terms:
+        for one in self._teacher.models:
+            for layer in (self.student, self.student_inputs):
+                if isinstance(layer, keras.Layer):
+                    checks.no_shared_weights(one.model, layer)
+            if one.network.inputs is None and self._network.inputs is None:
+                checks.same_inputs(one.model, self.student)
+        for number, term in enumerate(self.soft_terms.terms):
+            whose = self._teacher.of_loss(number)
+            if not isinstance(whose, ModelTeacher):
+                continue
+            teacher = whose.model
             term.loss.validate_model_compatibility(teacher, self.student)
             if term.teacher_layers:
                 continue  # it reads no outputs
@@ -166,17 +162,17 @@ class Distiller(DistillationModel):
             if not isinstance(term.loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
 
-    def _prepare(self, x=None) -> None:
-        """Make the weights of losses that have some: from what the networks show, or a batch `x`."""
+    def _prepare(self, x=None, y=None) -> None:
+        """Make the weights of losses that have some: from what the networks show, or a batch."""
         if not self.soft_terms.trainable:
             return
         if x is None:
             targets, answer = self._teacher.spec(), self._network.spec()
         else:
-            targets, answer = self.targets(x), self._network(x, training=False)
+            targets, answer = self.targets(x, y), self._network(x, training=False)
         if targets is not None and answer is not None:
             with self.distribute_strategy.scope():
-                self.soft_terms.build(targets, answer, self.student, self._teacher.find_layer)
+                self.soft_terms.build(targets, answer, self.student, self._teacher)
 
     # Compile
 
@@ -264,11 +260,12 @@ class Distiller(DistillationModel):
         inputs = self._network.select(inputs, bool(training))
         return self.student(inputs, training=training, **kwargs)
 
-    def targets(self, x) -> Answer | None:
+    def targets(self, x, y=None):
         """Return the teacher's answer, or None where it does not count."""
         if self.student_loss_weight == 1:
             return None
-        return self._teacher.targets(x) if self.soft_terms.need_teacher else NoTeacher().targets(x)
+        teacher = self._teacher if self.soft_terms.need_teacher else NoTeacher()
+        return teacher.targets(x, y)
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
@@ -279,18 +276,18 @@ class Distiller(DistillationModel):
         self.built = True  # Keras would set this in `self(x)`, which training does not call
         return answer
 
-    def after_step(self) -> None:
+    def after_step(self, x, answer: Answer) -> None:
         """Let a teacher follow that follows the student."""
-        self._teacher.update()
+        self._teacher.update(x, answer)
 
-    def mix(self, x, y, sample_weight, answer: Answer, targets: Answer | None):
+    def mix(self, x, y, sample_weight, answer: Answer, targets):
         """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
         steps = self.optimizer.iterations if self.compiled else 0
         with schedules.at(steps, epoch.variable()):
             python = self.compiled and not self.jit_compile and train_step.replicas() == 1
             return self._mix(Batch(x, y, sample_weight, python), answer, targets)
 
-    def _mix(self, batch: Batch, answer: Answer, targets: Answer | None):
+    def _mix(self, batch: Batch, answer: Answer, targets):
         x, y, sample_weight = batch.x, batch.labels, batch.sample_weight
         rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
         share = self.student_loss_weight
@@ -327,7 +324,7 @@ class Distiller(DistillationModel):
                 if y_pred is None or inner
                 else self._network.read(y_pred)
             )
-            return self.mix(x, y, sample_weight, answer, self.targets(x))
+            return self.mix(x, y, sample_weight, answer, self.targets(x, y))
         if y_pred is None:
             y_pred = self(x, training=False)
         student_loss = self._student_loss(y, y_pred, sample_weight)
@@ -348,7 +345,7 @@ class Distiller(DistillationModel):
             return False
         return self._asks_teacher() or self._asks_student() or not self.soft_terms.built
 
-    def look(self, x) -> None:
+    def look(self, x, y=None) -> None:
         """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""
         with self.distribute_strategy.scope():
             if self._asks_teacher():
@@ -356,7 +353,7 @@ class Distiller(DistillationModel):
             if self._asks_student():
                 self._network.check_looks(self(x, training=False))
             if not self.soft_terms.built:
-                self._prepare(x)
+                self._prepare(x, y)
         self._checked = True
 
     def cannot_look(self, x) -> None:
@@ -421,12 +418,12 @@ class Distiller(DistillationModel):
         given = self.compile_arguments()["loss"]
         return not known and (self._reads_logits() or hard_loss.assumes_logits(given))
 
-    def train_on_batch(self, x, *args, **kwargs):
+    def train_on_batch(self, x, y=None, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
         if self.wants_batch():
-            self.look(x)
+            self.look(x, y)
         self.before_epoch()
-        return super().train_on_batch(x, *args, **kwargs)
+        return super().train_on_batch(x, y, *args, **kwargs)
 
     def summary(self, line_length=None, print_fn=None, **kwargs):
         """Print which layer of the teacher teaches which of the student, through what, with what weight.
@@ -481,7 +478,9 @@ class Distiller(DistillationModel):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "teacher": serialize(self.teacher),
+            "teacher": serialize(
+                self._teacher if isinstance(self._teacher, PerLoss) else self.teacher
+            ),
             "student": serialize(self.student),
             "distillation_losses": [serialize(loss) for loss in self.soft_terms.losses],
             "distillation_loss_weights": [serialize(weight) for weight in self.soft_terms.weights],
@@ -546,3 +545,24 @@ class Distiller(DistillationModel):
     def load_assets(self, dir_path):
         """Read what `save_assets` wrote."""
         self._teacher.load_assets(str(dir_path))
+
+
+def _as_teacher(teacher, inputs, activation, terms: SoftTerms, student) -> Teacher:
+    """What the user gave as a `Teacher` that shows the layers which the losses read."""
+    if teacher is None and not terms.need_teacher:
+        return NoTeacher()
+    if isinstance(teacher, list | tuple):
+        teacher, inputs, activation = PerLoss(teacher, inputs, activation), None, "auto"
+    teacher = as_teacher(teacher, inputs, activation)
+    teacher.follow(student)
+    terms.tap(teacher)
+    return teacher
+
+
+def _as_given(teacher):
+    """What the user gave: models where they are models, a list where there is one for each loss."""
+    if isinstance(teacher, NoTeacher):
+        return None
+    if isinstance(teacher, PerLoss):
+        return teacher.as_given
+    return teacher.model if type(teacher) is ModelTeacher else teacher

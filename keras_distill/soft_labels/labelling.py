@@ -20,17 +20,17 @@ from keras_distill.teachers import Teacher
 
 
 def answering(teacher: Teacher, spec, manifest: Manifest | None = None):
-    """Return the compiled function from a batch of inputs to the arrays of its rows, by their names.
+    """Return the compiled function from a batch to the arrays of its rows, by their names.
 
     Args:
         teacher: who answers.
-        spec: `tf.TensorSpec`s of a batch, of any size.
+        spec: `tf.TensorSpec`s of `(x, y)` or `(x,)`, of any size.
         manifest: which of it is stored; None for logits and all inner layers as they are.
     """
 
-    @tf.function(input_signature=[spec], autograph=False)
-    def answer(x):
-        found = teacher.targets(x)
+    @tf.function(input_signature=spec, autograph=False)
+    def answer(x, *labels):
+        found = teacher.targets(x, *labels)
         rows = {"sketch": sketch.of(x)}
         for i, logits in enumerate(keras.tree.flatten(found.logits)):
             rows.update(_stored(f"logits/{i}", tf.cast(logits, tf.float32), manifest))
@@ -84,15 +84,15 @@ def _label_view(teacher, source, folder, manifest, view, share, examples, progre
 
     if examples is not None and not any(map(wanted, range(-(-examples // size)))):
         return examples
-    dataset = source.inputs()
+    dataset = source.batches()
     _same_data(dataset, folder, manifest, view)
     answer = answering(teacher, _any_batch(dataset.element_spec), manifest)
     rows, at = [], 0  # rows of the shard that has begun
-    for x in dataset:
+    for x, *labels in dataset:
         count = len(keras.tree.flatten(x)[0])
         touched = range(at // size, (at + count - 1) // size + 1)
         asked = any(map(wanted, touched))
-        batch = _rows(answer(x), manifest, at) if asked else np.empty(0, manifest.dtype)
+        batch = _rows(answer(x, *labels), manifest, at) if asked else np.empty(0, manifest.dtype)
         for shard in touched:
             start, stop = max(at, shard * size), min(at + count, (shard + 1) * size)
             if wanted(shard):
@@ -120,7 +120,7 @@ def _same_data(dataset, folder: Path, manifest: Manifest, view: int) -> None:
         if not shards.place(folder, other, 0).exists():
             continue
         reader = shards.Reader(folder, manifest.dtype, manifest.rows_per_shard)
-        for x in dataset.take(1):
+        for x, *_ in dataset.take(1):
             found = sketch.of(x).numpy()[: manifest.rows_per_shard]
             stored = reader.rows(other, np.arange(len(found)))["sketch"]
             differ = sketch.differ(stored, found)

@@ -104,7 +104,8 @@ class SoftLabels(Teacher):
         Raises:
             ValueError: the folder holds other labels, or what the teacher answers cannot be stored.
         """
-        teacher = as_teacher(teacher, teacher_inputs, teacher_activation, list(features))
+        teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
+        teacher.tap(list(features))
         source = as_source(dataset, batch_size)
         _checked(views, top_k, dtype, worker, num_workers)
         folder = Path(path)
@@ -162,7 +163,7 @@ class SoftLabels(Teacher):
                 f"{source.examples:,}: give the data that was labelled."
             )
         with epoch.showing(0):  # what does not fit at all is told here
-            for x in source.inputs().take(1):
+            for x, *_ in source.batches().take(1):
                 self._rows(0, np.arange(len(keras.tree.flatten(x)[0])), sketch.of(x).numpy())
         return source.joined(self._read, self.manifest.views)
 
@@ -213,7 +214,7 @@ class SoftLabels(Teacher):
 
     # As a teacher
 
-    def targets(self, x) -> Answer:
+    def targets(self, x, labels=None) -> Answer:
         """Return the labels that `attach` put into the batch."""
         if not isinstance(x, dict) or TARGETS not in x:
             raise ValueError(
@@ -261,6 +262,15 @@ class SoftLabels(Teacher):
             pack(outputs), pack(outputs), pack(manifest.activations), inner, manifest.names
         )
 
+    def tap(self, layer_names) -> None:
+        """Refuse layers that are not stored."""
+        missing = [name for name in layer_names if name not in self.layer_names]
+        if missing:
+            raise ValueError(
+                f"Layers {missing} of the teacher are wanted, and {self.path} has only {self.layer_names}: "
+                f"label again into another folder with features={[*self.layer_names, *missing]}."
+            )
+
     def find_layer(self, name: str) -> keras.Layer:
         """Return a layer whose values have the signs of those that are stored."""
         signs = keras.layers.ReLU if name in self.manifest.never_negative else keras.layers.Identity
@@ -287,12 +297,12 @@ def _checked(views, top_k, dtype, worker, num_workers) -> None:
 
 def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str) -> Manifest:
     """The manifest of labels that the first batch shows."""
-    x = next(iter(source.inputs().take(1)), None)
-    if x is None:
+    batch = next(iter(source.batches().take(1)), None)
+    if batch is None:
         raise ValueError(f"The {source.of} has no examples.")
     if not teacher.known:
-        teacher.check_looks(x)
-    found = teacher.targets(x)
+        teacher.check_looks(batch[0])
+    found = teacher.targets(*batch)
     little = {"float16": "<f2", "float32": "<f4"}[dtype]
     fields = [Field("sketch", "<f4", (sketch.NUMBERS,))]
     classes = []

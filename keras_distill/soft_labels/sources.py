@@ -1,7 +1,7 @@
 """What is labelled: examples in a fixed order, each view of them, from whatever `fit` takes.
 
 source = as_source(dataset, batch_size=32)
-source.inputs()             # a tf.data.Dataset of batches of inputs, in the order of their numbers
+source.batches()            # a tf.data.Dataset of (inputs, labels), in the order of their numbers
 source.joined(read)         # the data set to train on, with what `read(view, numbers)` gives for each batch
 
 The view is `epoch.view()`, which data sets read when their iteration starts.
@@ -29,8 +29,8 @@ class Source:
     examples: int | None = None
     of: str = ""
 
-    def inputs(self) -> tf.data.Dataset:
-        """Return batches of the inputs of `fit`, as the teacher is to see them."""
+    def batches(self) -> tf.data.Dataset:
+        """Return tuples (x, y) of batches as the teacher is to see them; (x,) where there are no labels."""
         raise NotImplementedError
 
     def joined(self, read: Callable, views: int) -> tf.data.Dataset:
@@ -49,9 +49,9 @@ class _Numbered(Source):
     def __init__(self, examples: Indexed, of: str):
         self._indexed, self.examples, self.of = examples, examples.count, of
 
-    def inputs(self):
+    def batches(self):
         """In the order of the numbers."""
-        return self._indexed.dataset(shuffle=False).map(_x)
+        return self._indexed.dataset(shuffle=False).map(_x_y)
 
     def joined(self, read, views):
         """In the order of the epoch."""
@@ -72,15 +72,15 @@ class _Stream(Source):
             )
         self._dataset, self.of = dataset, of
 
-    def inputs(self):
+    def batches(self):
         """In their order."""
-        return self._dataset.map(_x)
+        return self._dataset.map(_x_y)
 
     def joined(self, read, views):
         """In the same order; what shuffles comes behind."""
 
         def number(first, *data):
-            count = tf.shape(keras.tree.flatten(_x(*data))[0], out_type=tf.int64)[0]
+            count = tf.shape(keras.tree.flatten(_x_y(*data)[0])[0], out_type=tf.int64)[0]
             return first + count, (tf.range(first, first + count), data)
 
         @tf.autograph.experimental.do_not_convert
@@ -119,8 +119,9 @@ def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
     )
 
 
-def _x(*data):
-    return keras.utils.unpack_x_y_sample_weight(data if len(data) > 1 else data[0])[0]
+def _x_y(*data):
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data if len(data) > 1 else data[0])
+    return (x,) if y is None else (x, y)
 
 
 def _with_labels(data, labels: Callable):

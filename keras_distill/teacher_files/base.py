@@ -10,7 +10,7 @@ from keras_distill import activations
 from keras_distill.checks import example_of_inputs
 from keras_distill.network import Answer, select
 from keras_distill.teacher_files.fingerprint import fingerprint
-from keras_distill.teachers import Teacher
+from keras_distill.teachers.base import Teacher
 
 
 class FileTeacher(Teacher):
@@ -67,7 +67,7 @@ class FileTeacher(Teacher):
         """Name → shape of an output."""
         raise NotImplementedError
 
-    def targets(self, x) -> Answer:
+    def targets(self, x, labels=None) -> Answer:
         """Return the file's answer to the batch `x`."""
         outputs = self._answer(select(x, self.inputs, "inputs"))
         flat = keras.tree.flatten(outputs)

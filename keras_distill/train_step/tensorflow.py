@@ -15,7 +15,7 @@ from keras_distill.layer_tree import all_built
 def train_step(model, data):
     """Targets outside the gradient, one forward pass of the student, one update; see `training`."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    targets = model.targets(x)
+    targets = model.targets(x, y)
     statistics = [(v, v.value.read_value()) for v in model.non_trainable_variables]
     with tf.GradientTape() as tape:
         answer = model.forward(x, training=True)
@@ -30,7 +30,7 @@ def train_step(model, data):
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     else:
         warnings.warn("The student has no trainable weights: nothing is learned.", stacklevel=2)
-    model.after_step()
+    model.after_step(x, answer)
     return model.compute_metrics(x, y, answer.outputs, sample_weight=sample_weight)
 
 

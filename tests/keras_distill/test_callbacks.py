@@ -27,7 +27,8 @@ class KillIn(keras.callbacks.Callback):
 
 def distiller():
     keras.utils.set_random_seed(5)
-    model = kd.Distiller(mlp(width=16), with_state(), kd.losses.Hint("hidden", "dense_1"))
+    student = with_state()
+    model = kd.Distiller(mlp(width=16), student, kd.losses.Hint("hidden", student.layers[1].name))
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
