@@ -73,4 +73,17 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
                 f"StudentCheckpoint is for a Distiller, got {type(model).__name__}: use "
                 "keras.callbacks.ModelCheckpoint."
             )
-        super().set_model(model.student)
+        super().set_model(_Monitored(model))
+
+
+class _Monitored:
+    """What ModelCheckpoint asks of a model: the metrics are the distiller's, what is saved is the student."""
+
+    def __init__(self, distiller):
+        self._distiller = distiller
+        self.save = distiller.student.save
+        self.save_weights = distiller.student.save_weights
+
+    @property
+    def metrics(self):
+        return self._distiller.metrics

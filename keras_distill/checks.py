@@ -8,6 +8,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import schedules
+from keras_distill.layer_tree import all_layers
 
 
 def share(student_loss_weight) -> float:
@@ -57,10 +58,11 @@ def metric_names(names: list[str]) -> list[str]:
     """Return one name for each loss; a second `soft_targets` becomes `soft_targets_1`."""
     unique: list[str] = []
     for name in names:
-        if name in ("loss", "total_loss", "student_loss", "distillation_loss"):
+        taken = name in ("loss", "total_loss", "student_loss", "distillation_loss")
+        if taken or name.startswith("val_"):
             raise ValueError(
                 f"A distillation loss cannot be named '{name}', as the history has a column of that "
-                "name: pass another name=."
+                "name, or takes it for one of the validation: pass another name=."
             )
         free, count = name, 0
         while free in unique:
@@ -113,6 +115,27 @@ def no_shared_weights(teacher: keras.Model, student: keras.Layer) -> None:
             f"Teacher and student share {len(shared)} weights, so training the student would change the "
             "teacher: make the student of copies (keras.models.clone_model, then set_weights)."
         )
+
+
+def one_device(losses, devices: int) -> None:
+    """Refuse losses with a memory bank on several devices, each of which would fill another one."""
+    for loss in losses:
+        if devices > 1 and getattr(loss, "bank_size", None):
+            raise ValueError(
+                f"The memory bank of {type(loss).__name__} is for one device, and this strategy has "
+                f"{devices}: pass bank_size=None for negatives of the batch alone."
+            )
+
+
+def channels_last(model: keras.Model, role: str) -> None:
+    """Refuse a network whose inner layers have their channels before the positions."""
+    for layer in all_layers(model):
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                f"Losses on inner layers take the last axis for the channels, and the layer '{layer.name}' "
+                f"of the {role} has data_format='channels_first': build it with 'channels_last', or use "
+                "losses on its outputs."
+            )
 
 
 def same_inputs(teacher: keras.Model, student: keras.Model) -> None:

@@ -141,8 +141,7 @@ class Distiller(DistillationModel):
         return [name for name in super().__dir__() if name != "teacher"]
 
     def _check_models(self) -> None:
-        for loss in self.distillation_losses:
-            checks.warn_unconfigured(loss)
+        checks.one_device(self.distillation_losses, self.distribute_strategy.num_replicas_in_sync)
         for one in self._teacher.models:
             for layer in (self.student, self.student_inputs):
                 if isinstance(layer, keras.Layer):
@@ -150,7 +149,13 @@ class Distiller(DistillationModel):
             if one.network.inputs is None and self._network.inputs is None:
                 checks.same_inputs(one.model, self.student)
         for number, term in enumerate(self.soft_terms.terms):
+            checks.warn_unconfigured(term.loss)
+            if term.student_layers:
+                checks.channels_last(self.student, "student")
             whose = self._teacher.of_loss(number)
+            if term.teacher_layers:
+                for one in whose.models:
+                    checks.channels_last(one.model, "teacher")
             if not isinstance(whose, ModelTeacher):
                 continue
             teacher = whose.model

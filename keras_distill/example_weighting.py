@@ -10,6 +10,7 @@ By what the teacher thinks of an example, at temperature 1:
     a function      (teacher_logits, labels) → weights (batch, ...), in `keras.ops`
 """
 
+import numpy as np
 from keras import ops
 
 from keras_distill.losses.logit_loss import as_classes, one_hot
@@ -31,6 +32,30 @@ def checked(rule):
     )
 
 
+def _differ(shape, wanted) -> bool:
+    return any(None not in pair and pair[0] != pair[1] for pair in zip(shape, wanted, strict=False))
+
+
+def refuse_bad(found: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Return the weights that a function gave, in a list.
+
+    Raises:
+        ValueError: they are not of `rows` examples, or one is negative or not finite.
+    """
+    if len(found) != rows:
+        raise ValueError(
+            f"The function in example_weighting= gave {len(found)} weights for {rows} examples: it must "
+            "give one for each."
+        )
+    bad = ~(np.isfinite(found) & (found >= 0))
+    if bad.any():
+        raise ValueError(
+            f"The function in example_weighting= gave the weight {found[bad].flat[0]:g} to example "
+            f"{int(np.argwhere(bad)[0][0])} of a batch: weights must be finite numbers of at least 0."
+        )
+    return [found]
+
+
 def weights(rule, teacher_logits, labels=None, activation="softmax"):
     """Return the weight of each example (and position), float32 `(batch, ...)`, without a gradient.
 
@@ -44,7 +69,15 @@ def weights(rule, teacher_logits, labels=None, activation="softmax"):
         ValueError: labels are needed and missing, or the labels are each right or wrong by itself.
     """
     if callable(rule):
-        return ops.stop_gradient(ops.cast(rule(teacher_logits, labels), "float32"))
+        found = ops.convert_to_tensor(rule(teacher_logits, labels))
+        wanted = tuple(teacher_logits.shape[:-1])
+        if len(found.shape) not in (1, len(wanted)) or _differ(found.shape, wanted):
+            raise ValueError(
+                f"The function in example_weighting= gave weights of the shape {tuple(found.shape)} for "
+                f"logits {tuple(teacher_logits.shape)}: it must give one number for each example, "
+                f"{wanted[:1]}{f', or position, {wanted}' if len(wanted) > 1 else ''}."
+            )
+        return ops.stop_gradient(ops.cast(found, "float32"))
     logits = ops.cast(teacher_logits, "float32")
     if activation == "sigmoid":
         logits = as_classes(logits, f"example_weighting={rule!r}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from keras_distill.connectors import trainable_size
 from keras_distill.soft_loss import Term
 
-COLUMNS = ("loss", "weight", "teacher", "student", "connector", "weights of its own")
+COLUMNS = ("loss", "weight", "teacher", "student", "connector", "weights\nof its own")
 
 
 def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
@@ -62,7 +62,7 @@ def _places(term: Term, whose: str, read) -> list[str]:
         names = names * len(tensors)
     if len(names) != len(tensors):
         return names
-    return [f"{name} {_shape(one)}" for name, one in zip(names, tensors, strict=True)]
+    return [f"{name}\n{_shape(one)}" for name, one in zip(names, tensors, strict=True)]
 
 
 def _shape(tensor) -> str:
@@ -82,6 +82,8 @@ def _connector(layer) -> str:
 def text(distiller, targets, answer, width: int | None = None) -> str:
     """Return the table, with the sizes of both networks, as text; args as of `rows`."""
     table = Table(*COLUMNS)
+    for column in table.columns:
+        column.overflow = "fold"  # names of layers are to be read, and copied
     for row in rows(distiller, targets, answer):
         table.add_row(*row)
     teachers = distiller.teacher

@@ -55,6 +55,9 @@ def suggest_pairs(teacher: keras.Model, student: keras.Model) -> list[tuple[str,
     Raises:
         ValueError: no stage is common (the sentence lists those of both), or a network is not built.
     """
+    for model in (teacher, student):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"suggest_pairs takes two keras.Models, got {type(model).__name__}.")
     theirs, ours = stages(teacher), stages(student)
     common = [stage for stage in ours if stage in theirs]
     if not common:

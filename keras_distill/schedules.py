@@ -102,7 +102,9 @@ def fixed(name: str, number, **limits):
 
 
 def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", above=False):
-    """Return `number` if it, or the first value of a schedule, is one from `lowest` to `highest`.
+    """Return `number` if it is one from `lowest` to `highest`; of a schedule, if its values are.
+
+    A schedule is looked at in the steps (or epochs) 0, 1, 2, 4, … 2²³.
 
     Args:
         name: the argument's, for the sentence.
@@ -112,18 +114,24 @@ def checked(name: str, number, lowest=0.0, highest=math.inf, advice: str = "", a
     Raises:
         ValueError: it is not; the sentence says what it must be.
     """
-    first = number
-    if isinstance(number, LearningRateSchedule):
-        first = float(keras.ops.convert_to_numpy(number(0)))
-    fits = isinstance(first, numbers.Real) and not isinstance(first, bool)
-    fits = fits and math.isfinite(first) and lowest <= first <= highest
-    if not fits or (above and first <= lowest):
+    changes = isinstance(number, LearningRateSchedule)
+    for step, one in _values(number) if changes else [(0, number)]:
+        fits = isinstance(one, numbers.Real) and not isinstance(one, bool)
+        fits = fits and math.isfinite(one) and lowest <= one <= highest
+        if fits and not (above and one <= lowest):
+            continue
         what = "a positive number" if above else f"a number of at least {lowest:g}"
         if highest < math.inf:
             what = f"{'a positive' if lowest > 0 else 'a'} number, {lowest:g} to {highest:g}"
-        start = "" if first is number else f", and its schedule starts with {first!r}"
-        got = repr(number) if first is number else type(number).__name__
-        raise ValueError(
-            f"{name} must be {what}, got {got}{start}{'; ' if advice else ''}{advice}."
-        )
-    return number if first is not number else float(number)
+        got = repr(number)
+        if changes:
+            counted = "epoch" if isinstance(number, ByEpoch) else "step"
+            got = f"{type(number).__name__}, which is {one:g} in {counted} {step}"
+        raise ValueError(f"{name} must be {what}, got {got}{'; ' if advice else ''}{advice}.")
+    return number if changes else float(number)
+
+
+def _values(schedule: LearningRateSchedule):
+    for step in (0, *(2**power for power in range(24))):
+        with at(step, step):
+            yield step, float(keras.ops.convert_to_numpy(schedule(step)))

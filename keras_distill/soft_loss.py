@@ -133,6 +133,9 @@ def value(
     weights = _weights(term, ours, batch.sample_weight)
     if weighting is not None:
         trust = _trust(term, weighting, targets, ours.of(answer.logits), labels, hard, columns)
+        if callable(weighting) and batch.python:
+            rows = ops.shape(keras.tree.flatten(student)[0])[0]
+            trust = [_checked_by(example_weighting.refuse_bad, one, rows) for one in trust]
         weights = [_product(*pair) for pair in zip(weights, trust, strict=True)]
     if "mask" in takes:
         arguments["mask"] = term.masks(answer)
@@ -212,7 +215,11 @@ def _product(first, second):
 
 def _indices(loss, batch: Batch):
     """The examples' numbers for a memory bank; those that it does not have are told where Python runs."""
-    indices = ops.reshape(select(batch.x, loss.index, "index"), (-1,))
+    try:
+        found = select(batch.x, loss.index, "index")
+    except ValueError:  # the loss says how to give them
+        return None
+    indices = ops.reshape(found, (-1,))
     if not batch.python:
         return indices
 
@@ -224,9 +231,15 @@ def _indices(loss, batch: Batch):
                 f"the example number {outside[0]}: number the examples from 0, and let bank_size be their "
                 "count."
             )
-        return [numbers.astype("int32")]
+        return [numbers]
 
-    return call_numpy_flat(checked, [indices], [((None,), "int32")])[0]
+    return ops.cast(_checked_by(checked, indices), "int32")
+
+
+def _checked_by(function, values, *others):
+    """`values`, after `function` has seen them, and others, as arrays."""
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    return call_numpy_flat(function, [values, *others], [(tuple(values.shape), dtype)])[0]
 
 
 class Outputs:
@@ -285,7 +298,10 @@ def pick_output(structure, output, names, whose: str):
     if output in names and len(flat) == len(names) and not isinstance(structure, dict):
         return flat[names.index(output)]
     known = sorted(structure) if isinstance(structure, dict) else names or list(range(len(flat)))
-    raise ValueError(f"A loss reads output={output!r}, which the {whose} does not have: {known}.")
+    raise ValueError(
+        f"A loss reads output={output!r}, which the {whose} does not have: {known}. Teacher and student need "
+        f"outputs of that name or position: build the {whose} with keras.Model(inputs, {{name: output}})."
+    )
 
 
 def _kinds(logits, ends, hard_losses) -> list:

@@ -45,6 +45,13 @@ class SoftTerms:
             if weights is not None and not isinstance(weights, list | tuple):
                 weights = [weights]
         found = [losses.get(loss) for loss in given]
+        for i, loss in enumerate(found):
+            again = isinstance(loss, losses.TrainableLoss) and any(loss is one for one in found[:i])
+            if again:
+                raise ValueError(
+                    f"One {type(loss).__name__} is there twice: make an object for each place, or give it "
+                    "twice the weight."
+                )
         names = [getattr(loss, "name", None) or snake_case(type(loss).__name__) for loss in found]
         self.weighting = example_weighting.checked(weighting)
         if not isinstance(teacher, list | tuple):
@@ -161,6 +168,13 @@ class SoftTerms:
 def _layers(loss, teacher, student) -> tuple:
     """The layers of teacher and student that `loss` reads; layers of these networks where it says "auto"."""
     names = [getattr(loss, f"{whose}_layer_name", None) for whose in ("teacher", "student")]
+    for name in names:
+        several = isinstance(name, list | tuple) and len(name) > 0
+        if name is None or all(isinstance(one, str) for one in (name if several else [name])):
+            continue
+        raise ValueError(
+            f"{type(loss).__name__} reads layers by name, a string or a list of some, got {name!r}."
+        )
     if names[0] != "auto":
         return tuple(names)
     if not isinstance(teacher, keras.Model):

@@ -154,6 +154,10 @@ def get(identifier):
             f"There is no distillation loss '{identifier}'; there are: {', '.join(_BY_NAME)}.{hint}"
         )
     raise ValueError(
-        f"A distillation loss is an object of keras_distill.losses or keras.distillation, or a name, "
-        f"got {type(identifier).__name__}."
+        "A distillation loss is an object of keras_distill.losses or keras.distillation, or a name, got "
+        + (
+            f"the class {identifier.__name__}: call it, {identifier.__name__}(...)."
+            if isinstance(identifier, type)
+            else f"{type(identifier).__name__}."
+        )
     )

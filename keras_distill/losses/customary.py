@@ -3,6 +3,8 @@
 kd.Distiller(teacher, student, **kd.losses.mix(SoftTargets(), AttentionTransfer("conv4", "block_12")))
 """
 
+from keras_distill import schedules
+
 
 class Mix(dict):
     """Arguments of `Distiller`: `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`.
@@ -35,8 +37,7 @@ def mix(loss, *others, hard=None) -> Mix:
     losses = [get(each) for each in (loss, *others)]
     customary = [getattr(each, "customary_weights", (1.0, 1.0)) for each in losses]
     hard = customary[0][0] if hard is None else hard
-    if not hard >= 0:
-        raise ValueError(f"hard must be a number of at least 0, got {hard}.")
+    hard = schedules.fixed("hard", hard)
     scale = 1.0 if hard < 1 else 1.0 + hard
     share = hard / scale
     arguments = Mix(

@@ -1,5 +1,7 @@
 """Losses in a Distiller: inner layers, connectors, weights that change, weights of examples, and saving."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import keras_distill as kd
-from keras_distill import example_weighting, losses, schedules
+from keras_distill import checks, example_weighting, losses, schedules
 from tests.golden import feature
 from tests.golden import response as golden
 from tests.keras_distill.networks import Subclassed, equal_weights, examples, mlp, weights_of
@@ -250,10 +252,118 @@ def test_no_metric_has_the_name_of_a_loss():
         model.compile("sgd", SCE, metrics=["accuracy"])
 
 
-def test_a_schedule_of_a_weight_starts_with_one_that_can_be_meant():
-    falling = keras.optimizers.schedules.PolynomialDecay(-1.0, 10)
-    with pytest.raises(ValueError, match=r"distillation_loss_weights must be .* starts with -1"):
+@pytest.mark.parametrize("by_epoch", [False, True])
+@pytest.mark.parametrize(
+    ("start", "steps", "end", "found"),
+    [(-1.0, 10, 1.0, "-1 in .* 0"), (1.0, 2, -1.0, "-1 in .* 2")],
+)
+def test_a_schedule_of_a_weight_has_values_that_can_be_meant(start, steps, end, found, by_epoch):
+    falling = keras.optimizers.schedules.PolynomialDecay(start, steps, end)
+    falling = schedules.ByEpoch(falling) if by_epoch else falling
+    with pytest.raises(ValueError, match=rf"distillation_loss_weights must be .* which is {found}"):
         kd.Distiller(mlp(width=16), mlp(), "soft_targets", [falling])
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        (lambda z, y: ops.softmax(z), r"gave weights of the shape \(.*3\) for logits .*one number"),
+        (lambda z, y: np.ones(7), r"gave (7 weights for|weights of the shape \(7,\) for logits)"),
+        (lambda z, y: ops.sum(z, -1) * float("nan"), "gave the weight nan to example 0"),
+        (lambda z, y: -ops.ones_like(z[:, 0]), "gave the weight -1 to example 0"),
+    ],
+)
+def test_weights_by_a_function_must_be_weights(rule, sentence):
+    x, y = examples(24)
+    model = compiled(kd.Distiller(mlp(), mlp(), "soft_targets", example_weighting=rule))
+    with pytest.raises(ValueError, match=sentence):
+        model.fit(x, y, batch_size=16, verbose=0)
+
+
+def test_a_memory_bank_without_numbers_says_how_to_give_them():
+    loss = losses.ContrastiveDistillation("hidden", "hidden", bank_size=24)
+    model = compiled(kd.Distiller(mlp(width=16), mlp(), loss))
+    with pytest.raises(ValueError, match="put them into the batch under the key 'index'"):
+        model.fit(*examples(24), verbose=0)
+
+
+@pytest.mark.parametrize("name", [3, [], {"x": "hidden"}, ["hidden", 3]])
+def test_layers_are_named_by_strings(name):
+    with pytest.raises(
+        ValueError, match="Hint reads layers by name, a string or a list of some, got"
+    ):
+        kd.Distiller(mlp(width=16), mlp(), losses.Hint(name, name))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: losses.mix("soft_targets", hard="a"),
+            "hard must be a number of at least 0, got 'a'",
+        ),
+        (
+            lambda: losses.get(losses.SoftTargets),
+            r"got the class SoftTargets: call it, SoftTargets\(",
+        ),
+        (lambda: kd.suggest_pairs("a", mlp()), "takes two keras.Models, got str"),
+        (
+            lambda: kd.Distiller(mlp(), mlp(), losses.SoftTargets(name="val_loss")),
+            "cannot be named 'val_loss'",
+        ),
+    ],
+)
+def test_what_is_no_loss_number_or_network_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_one_loss_with_weights_is_there_once():
+    loss = losses.Hint("hidden", "hidden")
+    with pytest.raises(ValueError, match="One Hint is there twice"):
+        kd.Distiller(mlp(width=16), mlp(), [loss, loss])
+
+
+def test_channels_first_is_refused_where_inner_layers_are_read():
+    inputs = keras.Input((3, 8, 8))
+    x = layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
+    top = layers.Dense(3)(layers.GlobalAveragePooling2D(data_format="channels_first")(x))
+    model = keras.Model(inputs, top)
+    other = keras.models.clone_model(model)
+    with pytest.raises(ValueError, match=r"'conv' of the student has data_format='channels_first'"):
+        kd.Distiller(model, other, losses.AttentionTransfer("conv", "conv"))
+    kd.Distiller(model, other, "soft_targets")
+
+
+def test_a_memory_bank_is_for_one_device():
+    banked = losses.ContrastiveDistillation("hidden", "hidden", bank_size=24)
+    checks.one_device([banked, losses.SoftTargets()], 1)
+    checks.one_device([losses.ContrastiveDistillation("hidden", "hidden")], 2)
+    with pytest.raises(ValueError, match="is for one device, and this strategy has 2"):
+        checks.one_device([losses.SoftTargets(), banked], 2)
+
+
+def test_the_summary_shows_whole_names():
+    inputs = keras.Input((16, 16, 3))
+    long = "a_layer_of_a_network_of_long_names_in_stage_"
+
+    def network(width, name):
+        inner = keras.Input((16, 16, 3))
+        x = layers.Conv2D(width, 3, strides=2, name=f"{long}1")(inner)
+        x = layers.Conv2D(width, 3, strides=2, name=f"{long}2")(x)
+        x = keras.Model(inner, x, name=name)(inputs)
+        return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+    names = [[f"{who}/{long}{i}" for i in (1, 2)] for who in ("the_teacher", "the_student")]
+    model = kd.Distiller(
+        network(4, "the_teacher"), network(2, "the_student"), losses.AttentionTransfer(*names)
+    )
+    lines = []
+    model.summary(print_fn=lines.append)
+    cells = [[cell.strip() for cell in line.split("│")] for line in lines[0].split("\n")]
+    for column, wanted in zip((3, 4), names, strict=True):
+        text = "".join(row[column] for row in cells if len(row) > column)
+        assert all(name in text for name in wanted)
 
 
 def test_balanced_weights_stay_finite_where_a_loss_is_0():
@@ -366,8 +476,9 @@ def test_a_subclassed_student_may_be_unbuilt_whatever_the_hard_loss():
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, verbose=0)
     model.summary(print_fn=lines.append)
-    assert "outputs 3" not in lines[0]
-    assert "outputs 3" in lines[1]
+    shapes = r"│ 3 +│ 3 +│"
+    assert not re.search(shapes, lines[0])
+    assert re.search(shapes, lines[1])
     other = kd.Distiller(mlp(width=16), Subclassed(), losses.Hint())
     with pytest.raises(ValueError, match=r"'auto'\) looks for layers in the teacher, .* got"):
         kd.Distiller("teacher.keras", student, losses.AttentionTransfer("auto"))
@@ -430,7 +541,7 @@ def test_schedules_by_the_step_count_steps():
         (lambda: losses.ContrastiveDistillation(temperature=0), "a positive number, got 0"),
         (
             lambda: losses.SoftTargets(keras.optimizers.schedules.PolynomialDecay(0.0, 5, 1.0)),
-            "temperature must be .* its schedule starts with 0.0",
+            "temperature must be .* which is 0 in step 0",
         ),
         (lambda: schedules.warm_up(0), "epochs must be a whole number of at least 1"),
         (lambda: schedules.ByEpoch(3.0), "takes one of keras.optimizers.schedules, got float"),
@@ -635,7 +746,7 @@ def test_a_memory_bank_finds_its_examples_by_their_numbers():
     step(model, {"image": x[:2], "index": np.array([5, 3])}, y[:2])
     changed = (np.array(loss.banks[1]) != before).any(-1)
     assert changed.nonzero()[0].tolist() == [3, 5]
-    with pytest.raises(ValueError, match="index='index' is not in the batch"):
+    with pytest.raises(ValueError, match="put them into the batch under the key 'index'"):
         step(model, {"image": x}, y)
     for wrong in (-1, COUNT):
         with pytest.raises(ValueError, match=f"bank_size={COUNT}, .* the example number {wrong}"):
@@ -742,6 +853,9 @@ def test_the_summary_shows_what_teaches_what():
     lines: list[str] = []
     model.summary(print_fn=lines.append, line_length=120)
     text = " ".join("".join(lines).split())
-    for part in ("hint │ 80 │ stage1 4×4×8 │ stage1 4×4×4 │ Connector │ 48", "soft_targets │ 0.8"):
+    for part in (
+        "hint │ 80 │ stage1 │ stage1 │ Connector │ 48 │ │ │ │ 4×4×8 │ 4×4×4 │ │ │",
+        "soft_targets │ 0.8",
+    ):
         assert part in text
     assert f"{model.student.count_params():,} parameters" in text

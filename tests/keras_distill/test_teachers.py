@@ -120,3 +120,16 @@ def test_student_checkpoint_writes_the_plain_student(tmp_path):
     plain.compile("sgd", loss=SCE)
     with pytest.raises(ValueError, match="StudentCheckpoint is for a Distiller, got Functional"):
         plain.fit(x, y, verbose=0, callbacks=[kd.callbacks.StudentCheckpoint(path)])
+
+
+def test_the_best_student_is_kept_by_a_metric_of_the_distiller(tmp_path):
+    x, y = examples(24)
+    model = kd.Distiller(mlp(width=16), mlp(), "soft_targets")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+    for monitor in ("val_accuracy", "val_loss"):
+        path = tmp_path / f"{monitor}.keras"
+        keep = kd.callbacks.StudentCheckpoint(path, monitor=monitor, save_best_only=True)
+        history = model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[keep]).history
+        assert keep.best == history[monitor][0]
+        np.testing.assert_array_equal(keras.models.load_model(path)(x), model.student(x))
