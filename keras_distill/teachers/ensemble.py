@@ -142,7 +142,7 @@ class Ensemble(Several):
             entropy = _cross_entropy(logits, _probabilities(logits, kind), kind)
             total = ops.sum(entropy, axis=0, keepdims=True)
             shares = ops.where(total > 1e-20, entropy / ops.maximum(total, 1e-20), even)
-            return (1.0 - shares) / (count - 1)
+            return _of_others(shares)
         if labels is None:
             raise ValueError(
                 "Ensemble(weighting='confidence') compares the teachers with the labels, and there are "
@@ -155,7 +155,7 @@ class Ensemble(Several):
             truth = ops.reshape(ops.cast(labels, "float32"), ops.shape(logits[0]))
             known = ops.all(truth >= 0, axis=-1)
         wrong = ops.softmax(_cross_entropy(logits, truth[None], kind), axis=0)
-        return ops.where(known[None], (1.0 - wrong) / (count - 1), even)
+        return ops.where(known[None], _of_others(wrong), even)
 
     def _check(self, name: str, answer: Answer, first: Answer) -> None:
         try:
@@ -182,6 +182,12 @@ class Ensemble(Several):
             "temperature": self.temperature,
             "independent_labels": self.independent_labels,
         }
+
+
+def _of_others(shares):
+    """(1 − share)/(K − 1) of shares `(K, ...)` that sum to 1: what the others have, on average."""
+    count = shares.shape[0]
+    return ops.tensordot((1.0 - ops.eye(count)) / (count - 1), shares, axes=1)
 
 
 def _probabilities(logits, kind: str):

@@ -1,6 +1,7 @@
 """Teachers that are made of the student itself: its average, or what it said before."""
 
 import os
+from typing import cast
 
 import keras
 import numpy as np
@@ -30,10 +31,11 @@ class _Average(keras.layers.Layer):
 class EMATeacher(ModelTeacher):
     """The moving average of the student's weights teaches the student (mean teacher).
 
-    After each step θ' ← m·θ' + (1 − m)·θ, with m = min(momentum, 1 − 1/(step + 1)), so that the beginning is soon
-    forgotten; statistics of BatchNormalization are averaged likewise. Use it where labels are few and unlabelled
-    examples many, with another view for each network (`student_inputs=` a layer that changes the images) and a
-    weight that grows: `schedules.warm_up(30)`. The average is often the better model: `distiller.teacher.model`.
+    After each step θ' ← m·θ' + (1 − m)·θ, with m = min(momentum, 1 − 1/(step + 1)), so that the beginning is
+    soon forgotten; statistics of BatchNormalization are averaged likewise. Use it where labels are few and
+    unlabelled examples many, with another view for each network (`student_inputs=` a layer that changes the
+    images) and a weight that grows: `schedules.warm_up(30)`. The average is often the better model:
+    `distiller.teacher.model`.
 
     Args:
         momentum: m, 0 ≤ m < 1.
@@ -95,7 +97,8 @@ class EMATeacher(ModelTeacher):
         steps = self._average.steps
         steps.assign_add(1.0)
         momentum = ops.minimum(self.momentum, 1.0 - 1.0 / (steps + 1.0))
-        for mine, theirs in zip(self.model.weights, self._student.weights, strict=True):
+        pairs = zip(self.model.weights, cast(keras.Model, self._student).weights, strict=True)
+        for mine, theirs in pairs:
             if not keras.backend.is_float_dtype(mine.dtype):
                 mine.assign(theirs)
                 continue
@@ -133,10 +136,10 @@ class EMATeacher(ModelTeacher):
 class PastPredictions(Teacher):
     """What the student said of each example an epoch ago softens its label (PS-KD).
 
-    The target is (1 − αₜ)·onehot + αₜ·p of the epoch before, with αₜ = share·(t + 1)/epochs in epoch t; an example that
-    was not seen yet has its label alone, one without a label (−1) what was said of it. Give it to a Distiller with
-    `losses.SoftTargets(temperature=1.0)` and `student_loss_weight=0`. Use it to train without any teacher where a
-    network is too sure of its labels: it costs no second network.
+    The target is (1 − αₜ)·onehot + αₜ·p of the epoch before, with αₜ = share·(t + 1)/epochs in epoch t; an
+    example that was not seen yet has its label alone, one without a label (−1) what was said of it. Give it
+    to a Distiller with `losses.SoftTargets(temperature=1.0)` and `student_loss_weight=0`. Use it to train
+    without any teacher where a network is too sure of its labels: it costs no second network.
 
     Args:
         examples: how many there are.
@@ -151,7 +154,8 @@ class PastPredictions(Teacher):
         ValueError: an argument that cannot be meant; in a training, labels are missing or an example's
             number lies outside.
 
-    Source: Kim et al. 2021, Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv 2006.12000.
+    Source: Kim et al. 2021, Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv
+        2006.12000.
     """
 
     def __init__(
@@ -170,8 +174,8 @@ class PastPredictions(Teacher):
         self.examples, self.classes, self.epochs = examples, classes, epochs
         self.share, self.index = share, index
         self.folder = None if folder is None else os.fspath(folder)
-        self._memory = _InMemory(examples, classes) if folder is None else None
-        self._files = None if folder is None else _OnDisk(self.folder, examples, classes)
+        self._memory = _InMemory(examples, classes) if self.folder is None else None
+        self._files = None if self.folder is None else _OnDisk(self.folder, examples, classes)
 
     @property
     def state(self) -> list[keras.Layer]:

@@ -23,8 +23,8 @@ class Fixed(kd.teachers.Teacher):
         return kd.teachers.Answer(self.logits, ops.convert_to_tensor(self.logits), self.kind)
 
 
-def fitted(model, *data, **arguments):
-    model.compile(keras.optimizers.SGD(0.1), SCE)
+def fitted(model, *data, learning_rate=0.1, **arguments):
+    model.compile(keras.optimizers.SGD(learning_rate), SCE)
     return model.fit(*data, verbose=0, shuffle=False, **arguments).history
 
 
@@ -146,7 +146,7 @@ def test_teachers_of_other_input_sizes_and_features_of_each():
     lines = []
     model.summary(print_fn=lines.append)
     assert lines[0].count("Teacher (frozen)") == 2
-    assert "large/conv 14×14×6" in lines[0]
+    assert "14×14×6" in lines[0]
 
 
 def test_a_teacher_for_each_loss():
@@ -159,8 +159,7 @@ def test_a_teacher_for_each_loss():
     ]
     model = kd.Distiller([one, other, one], student, terms)
     assert model.teacher == [one, other, one]
-    student.trainable = False
-    history = fitted(model, x, y)
+    history = fitted(model, x, y, learning_rate=0.0)
     for name, loss, teacher in (("soft_targets", terms[0], one), ("second", terms[2], one)):
         expected = loss.compute_loss(teacher(x), student(x))
         np.testing.assert_allclose(history[name][0], float(expected), rtol=1e-4)
@@ -245,9 +244,9 @@ def test_its_answers_are_stored_with_the_labels_they_need(tmp_path):
     ensemble = kd.teachers.Ensemble([mlp(width=8), mlp(width=12)], "confidence")
     labels = kd.SoftLabels.build(ensemble, (x, y), tmp_path, dtype="float32", verbose=False)
     student = mlp(width=4)
-    student.trainable = False
-    stored = fitted(kd.Distiller(labels, student, "soft_targets"), labels.attach((x, y)))
-    live = fitted(kd.Distiller(ensemble, student, "soft_targets"), x, y)
+    rate = {"learning_rate": 0.0}
+    stored = fitted(kd.Distiller(labels, student, "soft_targets"), labels.attach((x, y)), **rate)
+    live = fitted(kd.Distiller(ensemble, student, "soft_targets"), x, y, **rate)
     np.testing.assert_allclose(stored["soft_targets"], live["soft_targets"], rtol=1e-4)
     with pytest.raises(ValueError, match="compares the teachers with the labels"):
         kd.SoftLabels.build(ensemble, x, tmp_path / "x", verbose=False)
