@@ -40,6 +40,7 @@ def test_the_answer_is_the_weighted_mean_of_softened_answers(rng, weighting, tem
         softmax(np.asarray(answer.logits, "float64") / temperature),
         golden.softened(logits, temperature, weighting, labels),
         rtol=1e-5,
+        atol=1e-7,
     )
     np.testing.assert_allclose(
         answer.outputs, golden.softened(logits, 1.0, weighting, labels), rtol=1e-4, atol=1e-7
