@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_distill import callbacks, connectors, data, losses, schedules, students, teachers
+    from keras_distill.chains import born_again, distill_chain
     from keras_distill.distiller import Distiller
     from keras_distill.pairs import suggest_pairs
+    from keras_distill.soft_labels import SoftLabels
 
 __all__ = [
     "Distiller",
     "SoftLabels",
+    "born_again",
     "callbacks",
     "connectors",
     "data",
+    "distill_chain",
     "losses",
     "schedules",
     "students",
@@ -31,7 +35,13 @@ __all__ = [
     "teachers",
 ]
 __version__ = "0.1.0"
-_WHERE = {"Distiller": "distiller", "SoftLabels": "soft_labels", "suggest_pairs": "pairs"}
+_WHERE = {
+    "Distiller": "distiller",
+    "SoftLabels": "soft_labels",
+    "born_again": "chains",
+    "distill_chain": "chains",
+    "suggest_pairs": "pairs",
+}
 
 
 def __getattr__(name: str) -> Any:
