@@ -7,25 +7,24 @@ distiller.student.save("student.keras")         # a plain Keras model
 """
 
 import warnings
-from typing import Any
 
 import keras
 from keras import ops
 
-from keras_distill import balancing, checks, epoch, hard_loss, losses, schedules, train_step
+from keras_distill import balancing, checks, hard_loss, losses, train_step
 from keras_distill.losses.logit_loss import LogitLoss
+from keras_distill.mixed_loss import MixedLoss
 from keras_distill.network import Answer, Network
 from keras_distill.ranges import InputRanges
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
 from keras_distill.teachers import ModelTeacher, NoTeacher, PerLoss, Teacher, as_teacher
-from keras_distill.training import DistillationModel
 
 _RANGES = "input_ranges"
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationModel):
+class Distiller(MixedLoss):
     """Trains a student on a teacher's answers and on the hard labels; a superset of Keras's Distiller.
 
     The loss in training is `s·student_loss + (1 − s)·Σ wᵢ·lossᵢ + regularisation of the student`, where s is
@@ -80,16 +79,11 @@ class Distiller(DistillationModel):
             raise ValueError(f"Student must be a keras.Model, got {type(student)}")
         # The student's policy: with mixed_float16, `compile` then scales the loss.
         kwargs.setdefault("dtype", student.dtype_policy)
-        super().__init__(name=name, autocast=False, **kwargs)
-        self.student_loss_weight = checks.share(student_loss_weight)
         given = _as_given(teacher)
         terms = SoftTerms(
             distillation_losses, distillation_loss_weights, given, student, example_weighting
         )
-        self.soft_terms = terms
-        # For Keras to find what is in them: weights, and metrics.
-        self.distillation_losses = terms.losses
-        self.distillation_loss_trackers = terms.trackers
+        super().__init__(terms, student_loss_weight, name=name, **kwargs)
         self.loss_balancing = balancing.get(loss_balancing)
         if self.loss_balancing is not None:
             checks.can_be_balanced(terms.losses)
@@ -105,13 +99,9 @@ class Distiller(DistillationModel):
         self._prepare()
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
-        self._hard_loss: Any = None
         self._teacher_was_set = False  # since `compile`
         self._checked = False
 
-        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
-        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.built = student.built
 
     # What it is made of
@@ -122,19 +112,9 @@ class Distiller(DistillationModel):
         return _as_given(self._teacher)
 
     @property
-    def distillation_loss_weights(self):
-        """The weights wᵢ, numbers or schedules."""
-        return list(self.soft_terms.weights)
-
-    @property
     def output_names(self):
         """The student's, for `compile` and the names of metrics."""
         return getattr(self.student, "output_names", None)
-
-    @property
-    def losses(self):
-        """Always empty: `mix` adds the student's regularisation itself, outside the weights of the sum."""
-        return []
 
     def __dir__(self):
         # Keras saves whatever it finds by `dir`; the teacher belongs to `save_assets` alone.
@@ -211,16 +191,8 @@ class Distiller(DistillationModel):
         Raises:
             ValueError: no loss although the hard labels count, or metrics that are no list.
         """
-        if loss is None and self.student_loss_weight > 0:
-            raise ValueError(
-                f"'loss' cannot be `None` with student_loss_weight={self.student_loss_weight}: give the "
-                "loss on the hard labels, or student_loss_weight=0."
-            )
-        for given in (metrics, weighted_metrics):
-            per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
-            if given is not None and not isinstance(given, list | tuple) and not per_output:
-                raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
-            checks.no_metric_of_a_loss(given, [one.name for one in self.distillation_loss_trackers])
+        per_output = len(self.output_names or ()) != 1
+        self.check_compile(loss, (metrics, weighted_metrics), per_output)
         if jit_compile and not self._teacher.compilable:
             if jit_compile is True:
                 warnings.warn(
@@ -285,64 +257,20 @@ class Distiller(DistillationModel):
         """Let a teacher follow that follows the student."""
         self._teacher.update(x, answer)
 
-    def mix(self, x, y, sample_weight, answer: Answer, targets):
-        """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
-        steps = self.optimizer.iterations if self.compiled else 0
-        with schedules.at(steps, epoch.variable()):
-            python = self.compiled and not self.jit_compile and train_step.replicas() == 1
-            return self._mix(Batch(x, y, sample_weight, python), answer, targets)
+    def soft(self, batch: Batch, answer: Answer, targets) -> list:
+        """Return the weighted value of each distillation loss."""
+        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(batch.x) if leaf is not None))[0]
+        return self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
 
-    def _mix(self, batch: Batch, answer: Answer, targets):
-        x, y, sample_weight = batch.x, batch.labels, batch.sample_weight
-        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-        share = self.student_loss_weight
-        # Where the labels do not count they may be anything: −1 is a usual mark of "none".
-        student_loss = self._student_loss(y, answer.outputs, sample_weight) if share > 0 else 0.0
-        soft: list = []
-        if targets is not None:
-            soft = self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
-        distillation_loss = sum(soft, 0.0)
-        if self.loss_balancing is None or not soft:
-            total = share * student_loss + (1.0 - share) * distillation_loss
-        else:
-            weights = [share, *map(schedules.value, self.soft_terms.weights)]
-            parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
-            total = self.loss_balancing.total(parts, weights)
-        total = total + self._regularization()
-        self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
-        self._note_totals(total, student_loss, rows)
-        if self.compiled:
-            # Keras's own "loss", which comes first since there are metrics; it has no public name.
-            self.metrics[0].update_state(total, sample_weight=rows)
-        return total / train_step.replicas()
+    def trained(self) -> list:
+        """Return the student, its inputs and the losses."""
+        return [self.student, self.student_inputs, *self.soft_terms.losses]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return the loss of a batch: the whole sum in training, else the student's and its regularisation.
-
-        `fit` does not pass here in training. Args: as `keras.Model.compute_loss`; `y_pred` may be left out,
-        and is not used in training with losses on inner layers.
-        """
-        if training:
-            inner = bool(self._network.layer_names)
-            answer = (
-                self.forward(x, training=True)
-                if y_pred is None or inner
-                else self._network.read(y_pred)
-            )
-            return self.mix(x, y, sample_weight, answer, self.targets(x, y))
-        if y_pred is None:
-            y_pred = self(x, training=False)
-        student_loss = self._student_loss(y, y_pred, sample_weight)
-        total = student_loss + self._regularization()
-        rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
-        self._note_totals(total, student_loss, rows)
-        return total / train_step.replicas()
-
-    def test_step(self, data):
-        """Evaluate the student alone."""
-        logs = super().test_step(data)
-        soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
-        return {name: value for name, value in logs.items() if name not in soft}
+    def answer_of(self, x, y_pred) -> Answer:
+        """Return the student's answer, out of `y_pred` where that is all of it."""
+        if y_pred is None or self._network.layer_names:
+            return self.forward(x, training=True)
+        return self._network.read(y_pred)
 
     def wants_batch(self) -> bool:
         """Whether a network ends in a way that is not known, or a loss waits for the shapes of features."""
@@ -446,33 +374,6 @@ class Distiller(DistillationModel):
     def export(self, filepath, *args, **kwargs):
         """Export the student, as `keras.Model.export`."""
         return self.student.export(filepath, *args, **kwargs)
-
-    # The parts of the sum
-
-    def _student_loss(self, y, outputs, sample_weight):
-        """The hard loss, without regularisation, of the examples on this device."""
-        if self._hard_loss is None:
-            return 0.0
-        if y is None:
-            if self.student_loss_weight > 0:
-                raise ValueError(
-                    f"student_loss_weight={self.student_loss_weight} needs labels, and the data has none: "
-                    "give (x, y), or student_loss_weight=0."
-                )
-            return 0.0
-        # `losses` is empty, so this is the hard loss alone; Keras has divided it by the replicas.
-        loss = super().compute_loss(y=y, y_pred=outputs, sample_weight=sample_weight)
-        return ops.cast(loss, "float32") * train_step.replicas()
-
-    def _regularization(self):
-        """The regularisation and added losses of all that is trained: student, its inputs, losses."""
-        layers = [self.student, self.student_inputs, *self.soft_terms.losses]
-        terms = [term for layer in layers for term in getattr(layer, "losses", [])]
-        return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
-
-    def _note_totals(self, total, student_loss, rows) -> None:
-        self.total_loss_tracker.update_state(total, sample_weight=rows)
-        self.student_loss_tracker.update_state(student_loss, sample_weight=rows)
 
     # Saving
 

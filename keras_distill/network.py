@@ -70,7 +70,7 @@ class Network:
 
     @property
     def _argument(self) -> str:
-        return f"{self.role}_activation"
+        return "activation" if self.role == "peer" else f"{self.role}_activation"
 
     def select(self, x, training: bool = False):
         """Return this network's inputs out of the batch `x`."""
