@@ -119,6 +119,7 @@ def labelling(folder: Path, rounds: int, steps: int) -> dict:
     }
     seconds = measure.alternate(ways, rounds)
     result = {
+        "examples": len(x),
         "examples_per_second": {
             name: measure.summary([len(x) / s for s in taken]) for name, taken in seconds.items()
         },
@@ -180,7 +181,7 @@ def main() -> None:
         folder = Path(name)
         result = {
             "epoch": epoch(folder, arguments.rounds, arguments.steps),
-            "labelling": labelling(folder, max(3, arguments.rounds // 2), arguments.steps),
+            "labelling": labelling(folder, max(3, arguments.rounds // 2), 5 * arguments.steps),
             "memory": memory(folder),
         }
     measure.write(arguments.output, result)

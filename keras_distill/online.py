@@ -12,11 +12,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import checks, hard_loss, losses
+from keras_distill import checks, losses
 from keras_distill.losses.logit_loss import LogitLoss, one_hot
-from keras_distill.mixed_loss import MixedLoss
 from keras_distill.network import Answer, Network
 from keras_distill.optimizers import PerGroup
+from keras_distill.several_heads import SeveralHeads
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
 
@@ -34,7 +34,7 @@ class _Peers(Answer):
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class MutualDistiller(MixedLoss):
+class MutualDistiller(SeveralHeads):
     """Several networks that train at once, each on the labels and on what the others say.
 
     Peer i minimises `s·CEᵢ + (1 − s)·Σ wₗ·lossₗ(targetᵢ, peer i)`, the target detached; the loss shown is the
@@ -91,7 +91,7 @@ class MutualDistiller(MixedLoss):
                 )
         super().__init__(terms, student_loss_weight, name=name, **kwargs)
         self.target = target
-        self._names = list(named)
+        self._peer_names = list(named)
         self._models = list(named.values())  # tracked: trained and saved
         self._given_activation = activation
         kinds = activation if isinstance(activation, list | tuple) else [activation] * len(named)
@@ -107,67 +107,28 @@ class MutualDistiller(MixedLoss):
     @property
     def peers(self) -> dict[str, keras.Model]:
         """The networks by their names."""
-        return dict(zip(self._names, self._models, strict=True))
+        return dict(zip(self._peer_names, self._models, strict=True))
 
-    def compile(
-        self,
-        optimizer="adam",
-        loss=None,
-        metrics=None,
-        weighted_metrics=None,
-        jit_compile="auto",
-        **kwargs,
-    ):
-        """Configure the training, as `keras.Model.compile` does.
+    also_measured = (_ENSEMBLE,)
 
-        Args:
-            optimizer: one for all, which keeps a state for each weight of each peer; or a list with one for
-                each peer.
-            loss: the hard loss of each peer; a string gets the peer's `from_logits`.
-            metrics: a list; computed for each peer and for the ensemble.
-            weighted_metrics: the same, weighed by `sample_weight`.
-            jit_compile, **kwargs: as in Keras.
+    def heads(self) -> dict[str, str | None]:
+        """Return how each peer ends."""
+        ends = [network.heads[0] for network in self._networks]
+        kinds = [end.activation if end.known else None for end in ends]
+        return dict(zip(self._peer_names, kinds, strict=True))
 
-        Raises:
-            ValueError: no loss although the hard labels count, metrics that are no list, or another number
-                of optimizers than of peers.
-        """
-        self.check_compile(loss, (metrics, weighted_metrics))
-        arguments = {
-            "optimizer": optimizer,
-            "loss": loss,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "jit_compile": jit_compile,
-            **kwargs,
-        }
-        if isinstance(optimizer, list | tuple):
-            if len(optimizer) != len(self._models):
-                raise ValueError(
-                    f"There are {len(optimizer)} optimizers for {len(self._models)} peers: give one for "
-                    "each, or one for all."
-                )
-            optimizer = PerGroup(optimizer)
-            optimizer.groups([model.trainable_variables for model in self._models])
-        kinds = [network.heads[0] for network in self._networks]
-        resolved = {
-            name: hard_loss.resolve(loss, kind.activation if kind.known else None)
-            for name, kind in zip(self._names, kinds, strict=True)
-        }
-        self._hard_loss = None if loss is None else resolved
-        names = [*self._names, _ENSEMBLE]
-        of_each = {
-            key: None if each is None else {name: _copies(each) for name in names}
-            for key, each in (("metrics", metrics), ("weighted_metrics", weighted_metrics))
-        }
-        super().compile(
-            optimizer=optimizer,
-            loss=self._hard_loss,
-            jit_compile=jit_compile,
-            **of_each,
-            **kwargs,
-        )
-        self.compiled_with(arguments)
+    def optimizer_of(self, optimizer):
+        """Return one optimizer: for a list, one that has one for each peer."""
+        if not isinstance(optimizer, list | tuple):
+            return optimizer
+        if len(optimizer) != len(self._models):
+            raise ValueError(
+                f"There are {len(optimizer)} optimizers for {len(self._models)} peers: give one for "
+                "each, or one for all."
+            )
+        optimizer = PerGroup(optimizer)
+        optimizer.groups([model.trainable_variables for model in self._models])
+        return optimizer
 
     # The step
 
@@ -191,7 +152,7 @@ class MutualDistiller(MixedLoss):
         """Run each peer once."""
         each = {
             name: network(x, training)
-            for name, network in zip(self._names, self._networks, strict=True)
+            for name, network in zip(self._peer_names, self._networks, strict=True)
         }
         self.built = True
         return _Peers(each, _together(list(each.values())))
@@ -201,17 +162,13 @@ class MutualDistiller(MixedLoss):
         rows = ops.shape(answer.each[0].logits)[0]
         found = []
         for i, own in enumerate(answer.each):
-            hard = None if self._hard_loss is None else self._hard_loss[self._names[i]]
+            hard = None if self._hard_loss is None else self._hard_loss[self._peer_names[i]]
             values = [
                 sum(self.soft_terms.values(batch, target, own, hard, rows), 0.0)
                 for target in self._targets_of(i, answer.each, batch.labels)
             ]
             found.append(sum(values, 0.0) / len(values))
         return found
-
-    def hard(self, y, outputs, sample_weight):
-        """Return the sum of the peers' hard losses."""
-        return super().hard(self._for_each(y), outputs, self._for_each(sample_weight))
 
     def trained(self) -> list:
         """Return the peers."""
@@ -234,25 +191,14 @@ class MutualDistiller(MixedLoss):
         chosen = ops.one_hot(ops.argmin(errors, axis=0), len(answers), axis=0, dtype="float32")
         return [Answer(None, ops.sum(chosen[..., None] * logits, axis=0), answers[0].activations)]
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Compare each peer, and the ensemble, with the labels."""
-        if y is None:
-            return self.get_metrics_result()
-        labels, weights = self._for_each(y), self._for_each(sample_weight)
-        return super().compute_metrics(x, labels, y_pred, weights)
-
-    def _for_each(self, value):
-        return None if value is None else dict.fromkeys([*self._names, _ENSEMBLE], value)
-
-    def output_spec(self):
-        """None: Keras builds the metrics in the first step."""
-
     def evaluate(self, x=None, y=None, *args, return_dict=False, **kwargs):
         """As `keras.Model.evaluate`; what it finds is what `best_peer` goes by."""
         kwargs["return_dict"] = True
         found = super().evaluate(x, y, *args, **kwargs)
         self._losses_of_peers = {
-            name: float(found[f"{name}_loss"]) for name in self._names if f"{name}_loss" in found
+            name: float(found[f"{name}_loss"])
+            for name in self._peer_names
+            if f"{name}_loss" in found
         }
         return found if return_dict else list(found.values())
 
@@ -293,9 +239,6 @@ class MutualDistiller(MixedLoss):
             config[key] = [deserialize(one) for one in config[key]]
         return cls(**config)
 
-    def get_build_config(self):
-        """None: the peers are built by their own."""
-
 
 def _named(peers) -> dict[str, keras.Model]:
     if isinstance(peers, Mapping):
@@ -333,11 +276,3 @@ def _together(answers: list[Answer]):
     if end == "softmax":
         return ops.softmax(logits, axis=-1)
     return ops.sigmoid(logits) if end == "sigmoid" else logits
-
-
-def _copies(metrics) -> list:
-    """Metrics for one output, which remember nothing of another."""
-    return [
-        type(one).from_config(one.get_config()) if isinstance(one, keras.metrics.Metric) else one
-        for one in metrics
-    ]

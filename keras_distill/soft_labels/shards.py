@@ -95,20 +95,21 @@ class Reader:
     def rows(self, view: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the rows of these examples `(len(indices),)`."""
         size = self._dtype.itemsize
-        data = bytearray(size * len(indices))
-        for i, index in enumerate(indices):
-            shard, row = divmod(int(index), self._rows_per_shard)
-            file = self._open(place(self._folder, view, shard))
-            data[i * size : (i + 1) * size] = file.read(size, row * (_HEAD + size + _TAIL) + _HEAD)
-        return np.frombuffer(data, self._dtype)
+        shards, rows = np.divmod(np.asarray(indices, np.int64), self._rows_per_shard)
+        offsets = rows * (_HEAD + size + _TAIL) + _HEAD
+        files = {
+            shard: self._open(place(self._folder, view, shard)) for shard in set(shards.tolist())
+        }
+        read = [
+            os.pread(files[shard].descriptor, size, offset)
+            for shard, offset in zip(shards.tolist(), offsets.tolist(), strict=True)
+        ]
+        return np.frombuffer(b"".join(read), self._dtype)
 
 
 class _File:
-    """A file that is read at any place, by any thread."""
+    """A file that is read at any place, by any thread, as long as this object lives."""
 
     def __init__(self, path: Path):
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-
-    def read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 PROJECTIONS = 4
 NUMBERS = PROJECTIONS + 1  # and the size of the values
-_VALUES = 4096  # of an example, evenly spread, are looked at
+_VALUES = 4096  # of an example at most, evenly spread, are looked at
 _TOLERANCE = 1e-3
 
 
@@ -30,11 +30,12 @@ def of(x):
     for place, leaf in enumerate(keras.tree.flatten(x)):
         if leaf.dtype == tf.string:
             leaf = tf.strings.to_hash_bucket_fast(leaf, 2**20)
-        values = tf.reshape(tf.cast(leaf, tf.float32), (tf.shape(leaf)[0], -1))
-        count = tf.shape(values)[1]
-        chosen = tf.minimum(count, _VALUES)
-        spread = tf.cast(tf.range(chosen), tf.int64) * tf.cast(count, tf.int64)
-        values = tf.gather(values, spread // tf.cast(chosen, tf.int64), axis=1)
+        values = tf.reshape(leaf, (tf.shape(leaf)[0], -1))
+        count = values.shape[1] or tf.shape(values)[1]
+        if not isinstance(count, int) or count > _VALUES:
+            values = values[:, :: tf.maximum(-(-count // _VALUES), 1)]
+        values = tf.cast(values, tf.float32)
+        chosen = tf.shape(values)[1]
         signs = tf.constant(_signs(place))[:chosen]
         size = tf.cast(tf.maximum(chosen, 1), tf.float32)
         total += tf.matmul(values, signs) / tf.sqrt(size)

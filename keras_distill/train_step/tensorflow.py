@@ -154,6 +154,14 @@ def plain_errors():
         raise
 
 
+def gradient_of_input(function, x):
+    """The slope of `function(x)`, one number, at the tensor `x`."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x)
+
+
 def replicas() -> int:
     """Return the number of replicas of the current `tf.distribute` strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
