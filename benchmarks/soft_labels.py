@@ -14,6 +14,7 @@ Ways take turns; ratios are of each turn.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -170,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40, help="batches in an epoch")
+    parser.add_argument("--only", choices=("epoch", "labelling", "memory"), help="keep the others")
     parser.add_argument("--output", default=measure.RESULTS / "soft_labels.json")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -177,13 +179,19 @@ def main() -> None:
     if arguments.memory_of:
         one_memory(arguments.memory_of, Path(arguments.folder) / str(arguments.memory_of))
         return
+    parts = {
+        "epoch": lambda folder: epoch(folder, arguments.rounds, arguments.steps),
+        "labelling": lambda folder: labelling(
+            folder, max(3, arguments.rounds // 2), 5 * arguments.steps
+        ),
+        "memory": memory,
+    }
+    result = {}
+    if arguments.only and Path(arguments.output).exists():
+        result = json.loads(Path(arguments.output).read_text())
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        result = {
-            "epoch": epoch(folder, arguments.rounds, arguments.steps),
-            "labelling": labelling(folder, max(3, arguments.rounds // 2), 5 * arguments.steps),
-            "memory": memory(folder),
-        }
+        for part in [arguments.only] if arguments.only else parts:
+            result[part] = parts[part](Path(name))
     measure.write(arguments.output, result)
 
 

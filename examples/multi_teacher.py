@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    seeds, epochs = (2, 8) if arguments.quick else (arguments.seeds, arguments.epochs)
+    seeds, epochs = (2, 6) if arguments.quick else (arguments.seeds, arguments.epochs)
     digits = kd.data.digits()
     found: dict[str, list[float]] = {}
 

@@ -71,10 +71,14 @@ def __dir__() -> list[str]:
 # `keras.models.load_model` must find our classes as soon as this package is imported. The command line alone
 # waits until a command needs them, so that `--help` answers at once.
 if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
+    import keras
+
     import keras_distill.adversarial
     import keras_distill.online
     import keras_distill.robust
     import keras_distill.self_distillation
-    import keras_distill.soft_labels
     import keras_distill.teacher_files  # noqa: F401
     from keras_distill.distiller import Distiller
+
+    if keras.backend.backend() == "tensorflow":  # which is slow to import beside another one
+        from keras_distill.soft_labels import SoftLabels

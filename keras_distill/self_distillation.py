@@ -39,6 +39,7 @@ class ExitHead(keras.layers.Layer):
     def __init__(self, classes: int, features, **kwargs):
         super().__init__(**kwargs)
         self.classes, self.features = classes, tuple(features)
+        self.supports_masking = True
         self.top = keras.layers.Dense(classes, name="top", dtype="float32")
 
     def build(self, shape):
@@ -82,7 +83,10 @@ class ExitHead(keras.layers.Layer):
             pooled = ops.sum(features * kept, axis=1) / count
         elif len(features.shape) > 2:
             pooled = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
-        return self.top(pooled), features
+        return self.top(pooled), pooled if len(self.features) == 1 else features
+
+    def compute_mask(self, inputs, mask=None):
+        """None: what was masked has been left out."""
 
     def get_config(self):
         """Return the arguments of the constructor."""

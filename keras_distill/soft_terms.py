@@ -206,7 +206,7 @@ def _warn_of_reuse(loss, shapes) -> None:
 
 def _warn_of_size(loss, student) -> None:
     own = trainable_size(loss)
-    if student.built and own > student.count_params():
+    if loss.learns_for_student and student.built and own > student.count_params():
         or_else = ", or pass a connector= of your own" if hasattr(loss, "connector") else ""
         warnings.warn(
             f"{type(loss).__name__} has {own:,} weights of its own, more than the student's "

@@ -41,6 +41,7 @@ class Adversarial(TrainableLoss):
 
     customary_weights = (1.0, 0.1)
     reads_one_layer = True
+    learns_for_student = False
 
     def __init__(
         self,

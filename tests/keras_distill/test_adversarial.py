@@ -55,19 +55,19 @@ def test_each_part_moves_its_own_weights():
         return float(np.mean(-log_sigmoid(np.asarray(loss.discriminator(z), "float64"))))
 
     step = np.zeros((8, 3), "float32")
-    step[2, 1] = 1e-2
-    slope = (deceived(student + step) - deceived(student - step)) / 2e-2
+    step[2, 1] = 1e-3
+    slope = (deceived(student + step) - deceived(student - step)) / 2e-3
     assert float(of_student[2, 1]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
     kernel = own[0]
     before = np.array(kernel)
     change = np.zeros_like(before)
-    change[0, 1] = 1e-2
+    change[0, 1] = 1e-3
     found = []
     for sign in (1, -1):
         kernel.assign(before + sign * change)
         found.append(own_loss(loss, teacher, student))
     kernel.assign(before)
-    slope = (found[0] - found[1]) / 2e-2
+    slope = (found[0] - found[1]) / 2e-3
     assert float(of_own[0][0, 1]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
 
 
