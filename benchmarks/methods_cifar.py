@@ -139,7 +139,7 @@ def store(arguments, folder: Path) -> None:
         stored[name] = array(name, teacher.output[name].shape[1:], dtype)
     views = data.arrays(x, y, batch_size=500, augment=data.CropAndFlip(), shuffle=False)
     for view in range(VIEWS):
-        epoch.variable().assign(view)
+        epoch.begin(view)
         at = 0
         for images, _ in views:
             place = slice(at, at + len(images))

@@ -26,6 +26,7 @@ GROUPS = {
     "Responses: final outputs": losses.RESPONSES,
     "Features: inner layers": losses.FEATURES,
     "Relations: between examples, or between layers": losses.RELATIONS,
+    "Adversaries: who judges the student": losses.ADVERSARIES,
 }
 COLUMNS = ("loss", "what it transfers", "formula", "when", "weights (labels, loss)", "paper")
 

@@ -15,14 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_distill import callbacks, connectors, data, losses, schedules, students, teachers
+    from keras_distill.adversarial import AdversarialDistiller
+    from keras_distill.chains import born_again, distill_chain
     from keras_distill.distiller import Distiller
+    from keras_distill.online import MutualDistiller
     from keras_distill.pairs import suggest_pairs
+    from keras_distill.robust import RobustDistiller
+    from keras_distill.self_distillation import SelfDistiller
+    from keras_distill.soft_labels import SoftLabels
 
 __all__ = [
+    "AdversarialDistiller",
     "Distiller",
+    "MutualDistiller",
+    "RobustDistiller",
+    "SelfDistiller",
+    "SoftLabels",
+    "born_again",
     "callbacks",
     "connectors",
     "data",
+    "distill_chain",
     "losses",
     "schedules",
     "students",
@@ -30,7 +43,17 @@ __all__ = [
     "teachers",
 ]
 __version__ = "0.1.0"
-_WHERE = {"Distiller": "distiller", "suggest_pairs": "pairs"}
+_WHERE = {
+    "AdversarialDistiller": "adversarial",
+    "Distiller": "distiller",
+    "MutualDistiller": "online",
+    "RobustDistiller": "robust",
+    "SelfDistiller": "self_distillation",
+    "SoftLabels": "soft_labels",
+    "born_again": "chains",
+    "distill_chain": "chains",
+    "suggest_pairs": "pairs",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -48,5 +71,14 @@ def __dir__() -> list[str]:
 # `keras.models.load_model` must find our classes as soon as this package is imported. The command line alone
 # waits until a command needs them, so that `--help` answers at once.
 if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
+    import keras
+
+    import keras_distill.adversarial
+    import keras_distill.online
+    import keras_distill.robust
+    import keras_distill.self_distillation
     import keras_distill.teacher_files  # noqa: F401
     from keras_distill.distiller import Distiller
+
+    if keras.backend.backend() == "tensorflow":  # which is slow to import beside another one
+        from keras_distill.soft_labels import SoftLabels

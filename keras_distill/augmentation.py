@@ -8,7 +8,7 @@ an example is prepared.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -52,6 +52,25 @@ def uniform_numbers(seed: int, epoch_number, index, count: int):
 
 
 # Augmentation
+
+
+def one_after_another(changes: Augmentation | Sequence[Augmentation] | None) -> Augmentation:
+    """Return one augmentation that is all of these; each draws numbers of its own."""
+    several = [] if changes is None else [changes] if callable(changes) else list(changes)
+
+    def changed(images, uniform):
+        used = 0
+        for change in several:
+
+            def own(count, first=used):
+                nonlocal used
+                used = max(used, first + count)
+                return uniform(first + count)[:, first:]
+
+            images = change(images, own)
+        return images
+
+    return changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,22 +139,31 @@ class CropAndFlip:
 
 def _move(images, scale_x, scale_y, move_x, move_y, interpolation, fill_mode):
     """Output pixel (x, y) shows input (centre + scale·((x, y) − centre) + move); all (batch,)."""
+    zero, one = tf.zeros_like(move_x), tf.ones_like(move_x)
+    rows = [[scale_x, zero, move_x], [zero, scale_y, move_y], [zero, zero, one]]
+    matrices = tf.stack([tf.stack(row, axis=-1) for row in rows], axis=1)
+    return transformed(images, matrices, interpolation, fill_mode)
+
+
+def transformed(images, matrices, interpolation: str, fill_mode: str, fill_value: float = 0.0):
+    """Return images whose pixel (x, y, 1) shows the input's at `matrix · (x, y, 1)`, from the centre.
+
+    Args:
+        images: float32 `(batch, height, width, channels)`.
+        matrices: affine, `(batch, 3, 3)`; x to the right, y downwards, in pixels from the image's centre.
+        interpolation: "NEAREST" or "BILINEAR".
+        fill_mode: what is outside, "NEAREST" for the next pixel of the image, "CONSTANT" for `fill_value`.
+    """
     size = tf.shape(images)[1:3]
-    centre_y, centre_x = ((tf.cast(side, tf.float32) - 1.0) / 2.0 for side in tf.unstack(size))
-    zero = tf.zeros_like(move_x)
-    transforms = tf.stack(
-        [
-            *(scale_x, zero, centre_x - scale_x * centre_x + move_x),
-            *(zero, scale_y, centre_y - scale_y * centre_y + move_y),
-            *(zero, zero),
-        ],
-        axis=1,
-    )
+    centre = (tf.cast(size[::-1], tf.float32) - 1.0) / 2.0  # (x, y)
+    linear, move = matrices[:, :2, :2], matrices[:, :2, 2]
+    move = move + centre - tf.linalg.matvec(linear, centre)
+    transforms = tf.reshape(tf.concat([linear, move[:, :, None]], axis=2), (-1, 6))
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=transforms,
+        transforms=tf.pad(transforms, [[0, 0], [0, 2]]),
         output_shape=size,
-        fill_value=0.0,
+        fill_value=fill_value,
         interpolation=interpolation,
         fill_mode=fill_mode,
     )

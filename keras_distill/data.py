@@ -24,16 +24,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import epoch
+from keras_distill import mixup as mixing
 from keras_distill.augmentation import (
     Augmentation,
     CropAndFlip,
     Light,
-    order_of_epoch,
+    one_after_another,
     uniform_numbers,
 )
 from keras_distill.digits import Digits, digits
 from keras_distill.folder import Listing, Unreadable, list_folder
+from keras_distill.indexed import Indexed
+from keras_distill.rand_augment import RandAugment
 from tflite_export.photo import PHOTO_SUFFIXES, UnreadablePhoto, read_photo
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "ImageFolder",
     "Light",
     "Listing",
+    "RandAugment",
     "Unreadable",
     "UnreadablePhoto",
     "arrays",
@@ -66,31 +69,32 @@ def _pipeline(
     image_shape: tuple[int, int, int],
     batch_size: int,
     seed: int,
-    augment: Augmentation | None,
+    augment: Augmentation | Sequence[Augmentation] | None,
+    mixup: float,
     shuffle: bool,
 ) -> tf.data.Dataset:
     """Batches of (images, labels), where `fetch(index)` gives the images of a batch of indices."""
-    count = len(labels)
     labels = tf.constant(labels, tf.int32)
+    count = len(labels)
+    changes = one_after_another(augment)
+    if not 0 <= mixup < math.inf:
+        raise ValueError(f"mixup={mixup} must be the alpha of a Beta distribution, or 0 for none.")
 
-    def epoch_of_batches(_):
-        number = tf.identity(epoch.variable())  # read once: an epoch stays one epoch to its end
-        order = order_of_epoch(seed, number, count) if shuffle else tf.range(count, dtype=tf.int64)
-        order = tf.data.Dataset.from_tensor_slices(tf.cast(order, tf.int64)).batch(batch_size)
-        return order.map(lambda index: (number, index))
-
-    def load(number, index):
+    def seen(view, index):
         images = tf.cast(fetch(index), tf.float32)
         images.set_shape((None, *image_shape))
-        if augment is not None:
-            images = augment(images, lambda n: uniform_numbers(seed, number, index, n))
-            images = tf.ensure_shape(images, (None, *image_shape))
+        images = changes(images, lambda n: uniform_numbers(seed, view, index, n))
+        return tf.ensure_shape(images, (None, *image_shape))
+
+    def make(view, index):
+        images = seen(view, index)
+        if mixup > 0:
+            drawn = uniform_numbers(seed + 1, view, index, 2)
+            own = mixing.shares(drawn[:, 0], mixup)[:, None, None, None]
+            images = own * images + (1.0 - own) * seen(view, mixing.partners(drawn[:, 1], count))
         return images, tf.gather(labels, index)
 
-    batches = tf.data.Dataset.from_tensors(0).flat_map(epoch_of_batches)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(count / batch_size)))
-    return epoch.without_autotuning(batches.prefetch(2))
+    return Indexed(make, count, batch_size, seed, shuffle).dataset()
 
 
 def arrays(
@@ -98,7 +102,8 @@ def arrays(
     y,
     batch_size: int = 32,
     seed: int = 0,
-    augment: Augmentation | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    mixup: float = 0.0,
     shuffle: bool = True,
 ) -> tf.data.Dataset:
     """A data set of (float32 images, int32 labels) from arrays that lie in memory.
@@ -107,7 +112,10 @@ def arrays(
         x: images (examples, height, width, channels); values are passed on as they are.
         y: class numbers (examples,) or (examples, 1), as `keras.datasets` gives them.
         seed: order and augmentation follow from this, the epoch and the index of the example.
-        augment: `Light()`, `CropAndFlip()`, or a function with their arguments.
+        augment: `Light()`, `CropAndFlip()`, `RandAugment()`, a function with their arguments, or a list of
+            these, one after the other.
+        mixup: 0, or the alpha of mixup: each image is mixed with another one, of which it keeps at least
+            half. The label is that of the larger share; the teacher sees the mixture.
         shuffle: False for data that is measured on, in the order of the arrays.
     """
     x, y = np.asarray(x), np.asarray(y)
@@ -128,6 +136,7 @@ def arrays(
         batch_size=batch_size,
         seed=seed,
         augment=augment,
+        mixup=mixup,
         shuffle=shuffle,
     )
 
@@ -138,7 +147,8 @@ def photos(
     image_size: int | tuple[int, int],
     batch_size: int = 32,
     seed: int = 0,
-    augment: Augmentation | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    mixup: float = 0.0,
     shuffle: bool = True,
     cache_bytes: int = CACHE_BYTES,
 ) -> tf.data.Dataset:
@@ -187,6 +197,7 @@ def photos(
         batch_size=batch_size,
         seed=seed,
         augment=augment,
+        mixup=mixup,
         shuffle=shuffle,
     )
 
@@ -214,7 +225,8 @@ def image_folder(
     batch_size: int = 32,
     seed: int = 0,
     validation_split: float = 0.2,
-    augment: Augmentation | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    mixup: float = 0.0,
     strict: bool = False,
     cache_bytes: int = CACHE_BYTES,
 ) -> ImageFolder:
@@ -224,6 +236,7 @@ def image_folder(
         path: one sub-folder for each class, or `train/` and `validation/` with these in them.
         image_size: height and width in pixels, or one number for both; photos are stretched to it.
         augment: changes the training photos; `Light()` is a good start. Validation is left alone.
+        mixup: as in `arrays`, for the training photos.
         strict: refuse a folder with photos that cannot be read; else they are left out with a
             warning that names them, and stand in `unreadable`.
         cache_bytes: as in `photos`, for each of the two data sets.
@@ -241,6 +254,7 @@ def image_folder(
         batch_size=batch_size,
         seed=seed,
         augment=augment,
+        mixup=mixup,
         cache_bytes=cache_bytes,
     )
     validation = photos(

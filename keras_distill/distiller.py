@@ -7,25 +7,24 @@ distiller.student.save("student.keras")         # a plain Keras model
 """
 
 import warnings
-from typing import Any
 
 import keras
 from keras import ops
 
-from keras_distill import balancing, checks, epoch, hard_loss, losses, schedules, train_step
+from keras_distill import balancing, checks, hard_loss, losses, train_step
 from keras_distill.losses.logit_loss import LogitLoss
+from keras_distill.mixed_loss import MixedLoss
 from keras_distill.network import Answer, Network
 from keras_distill.ranges import InputRanges
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
-from keras_distill.teachers import ModelTeacher, NoTeacher, Teacher, as_teacher
-from keras_distill.training import DistillationModel
+from keras_distill.teachers import ModelTeacher, NoTeacher, PerLoss, Teacher, as_teacher
 
 _RANGES = "input_ranges"
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationModel):
+class Distiller(MixedLoss):
     """Trains a student on a teacher's answers and on the hard labels; a superset of Keras's Distiller.
 
     The loss in training is `s·student_loss + (1 − s)·Σ wᵢ·lossᵢ + regularisation of the student`, where s is
@@ -80,42 +79,29 @@ class Distiller(DistillationModel):
             raise ValueError(f"Student must be a keras.Model, got {type(student)}")
         # The student's policy: with mixed_float16, `compile` then scales the loss.
         kwargs.setdefault("dtype", student.dtype_policy)
-        super().__init__(name=name, autocast=False, **kwargs)
-        self.student_loss_weight = checks.share(student_loss_weight)
+        given = _as_given(teacher)
         terms = SoftTerms(
-            distillation_losses, distillation_loss_weights, teacher, student, example_weighting
+            distillation_losses, distillation_loss_weights, given, student, example_weighting
         )
-        self.soft_terms = terms
-        # For Keras to find what is in them: weights, and metrics.
-        self.distillation_losses = terms.losses
-        self.distillation_loss_trackers = terms.trackers
+        super().__init__(terms, student_loss_weight, name=name, **kwargs)
         self.loss_balancing = balancing.get(loss_balancing)
         if self.loss_balancing is not None:
             checks.can_be_balanced(terms.losses)
             if not self.loss_balancing.built:
                 self.loss_balancing.build(1 + len(terms.losses))
         # A plain object, so that the teacher's variables are neither trained, saved nor counted here.
-        self._teacher: Teacher = (
-            NoTeacher()
-            if teacher is None and not terms.need_teacher
-            else as_teacher(teacher, teacher_inputs, teacher_activation, terms.layers_of("teacher"))
-        )
+        self._teacher = _as_teacher(teacher, teacher_inputs, teacher_activation, terms, student)
+        self._following = self._teacher.state  # trained and saved here
         self.student = student
         self.student_inputs = student_inputs  # a layer with weights is trained and saved here
-        self._network = Network(
-            student, student_inputs, student_activation, terms.layers_of("student")
-        )
+        self._network = Network(student, student_inputs, student_activation, terms.student_layers)
         self._check_models()
         self._prepare()
         inputs = [one.name for one in getattr(student, "inputs", None) or []]
         self._input_ranges = InputRanges(len(inputs) or 1, inputs)
-        self._hard_loss: Any = None
         self._teacher_was_set = False  # since `compile`
         self._checked = False
 
-        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
-        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.built = student.built
 
     # What it is made of
@@ -123,24 +109,12 @@ class Distiller(DistillationModel):
     @property
     def teacher(self):
         """The teacher as it was given."""
-        if isinstance(self._teacher, NoTeacher):
-            return None
-        return self._teacher.model if isinstance(self._teacher, ModelTeacher) else self._teacher
-
-    @property
-    def distillation_loss_weights(self):
-        """The weights wᵢ, numbers or schedules."""
-        return list(self.soft_terms.weights)
+        return _as_given(self._teacher)
 
     @property
     def output_names(self):
         """The student's, for `compile` and the names of metrics."""
         return getattr(self.student, "output_names", None)
-
-    @property
-    def losses(self):
-        """Always empty: `mix` adds the student's regularisation itself, outside the weights of the sum."""
-        return []
 
     def __dir__(self):
         # Keras saves whatever it finds by `dir`; the teacher belongs to `save_assets` alone.
@@ -148,21 +122,23 @@ class Distiller(DistillationModel):
 
     def _check_models(self) -> None:
         checks.one_device(self.distillation_losses, self.distribute_strategy.num_replicas_in_sync)
-        for term in self.soft_terms.terms:
+        for one in self._teacher.models:
+            for layer in (self.student, self.student_inputs):
+                if isinstance(layer, keras.Layer):
+                    checks.no_shared_weights(one.model, layer)
+            if one.network.inputs is None and self._network.inputs is None:
+                checks.same_inputs(one.model, self.student)
+        for number, term in enumerate(self.soft_terms.terms):
             checks.warn_unconfigured(term.loss)
             if term.student_layers:
                 checks.channels_last(self.student, "student")
-            if term.teacher_layers and isinstance(self._teacher, ModelTeacher):
-                checks.channels_last(self._teacher.model, "teacher")
-        if not isinstance(self._teacher, ModelTeacher):
-            return
-        teacher = self._teacher.model
-        for layer in (self.student, self.student_inputs):
-            if isinstance(layer, keras.Layer):
-                checks.no_shared_weights(teacher, layer)
-        if self._teacher.network.inputs is None and self._network.inputs is None:
-            checks.same_inputs(teacher, self.student)
-        for term in self.soft_terms.terms:
+            whose = self._teacher.of_loss(number)
+            if term.teacher_layers:
+                for one in whose.models:
+                    checks.channels_last(one.model, "teacher")
+            if not isinstance(whose, ModelTeacher):
+                continue
+            teacher = whose.model
             term.loss.validate_model_compatibility(teacher, self.student)
             if term.teacher_layers:
                 continue  # it reads no outputs
@@ -171,17 +147,17 @@ class Distiller(DistillationModel):
             if not isinstance(term.loss, losses.DistillationLoss):
                 checks.same_outputs(teacher, self.student)
 
-    def _prepare(self, x=None) -> None:
-        """Make the weights of losses that have some: from what the networks show, or a batch `x`."""
+    def _prepare(self, x=None, y=None) -> None:
+        """Make the weights of losses that have some: from what the networks show, or a batch."""
         if not self.soft_terms.trainable:
             return
         if x is None:
             targets, answer = self._teacher.spec(), self._network.spec()
         else:
-            targets, answer = self.targets(x), self._network(x, training=False)
+            targets, answer = self.targets(x, y), self._network(x, training=False)
         if targets is not None and answer is not None:
             with self.distribute_strategy.scope():
-                self.soft_terms.build(targets, answer, self.student, self._teacher.find_layer)
+                self.soft_terms.build(targets, answer, self.student, self._teacher)
 
     # Compile
 
@@ -215,16 +191,8 @@ class Distiller(DistillationModel):
         Raises:
             ValueError: no loss although the hard labels count, or metrics that are no list.
         """
-        if loss is None and self.student_loss_weight > 0:
-            raise ValueError(
-                f"'loss' cannot be `None` with student_loss_weight={self.student_loss_weight}: give the "
-                "loss on the hard labels, or student_loss_weight=0."
-            )
-        for given in (metrics, weighted_metrics):
-            per_output = isinstance(given, dict) and len(self.output_names or ()) != 1
-            if given is not None and not isinstance(given, list | tuple) and not per_output:
-                raise ValueError(f"metrics must be a list or tuple, got {type(given)}")
-            checks.no_metric_of_a_loss(given, [one.name for one in self.distillation_loss_trackers])
+        per_output = len(self.output_names or ()) != 1
+        self.check_compile(loss, (metrics, weighted_metrics), per_output)
         if jit_compile and not self._teacher.compilable:
             if jit_compile is True:
                 warnings.warn(
@@ -269,11 +237,12 @@ class Distiller(DistillationModel):
         inputs = self._network.select(inputs, bool(training))
         return self.student(inputs, training=training, **kwargs)
 
-    def targets(self, x) -> Answer | None:
+    def targets(self, x, y=None):
         """Return the teacher's answer, or None where it does not count."""
         if self.student_loss_weight == 1:
             return None
-        return self._teacher.targets(x) if self.soft_terms.need_teacher else NoTeacher().targets(x)
+        teacher = self._teacher if self.soft_terms.need_teacher else NoTeacher()
+        return teacher.targets(x, y)
 
     def forward(self, x, training: bool) -> Answer:
         """Run the student once, inner layers included."""
@@ -284,68 +253,24 @@ class Distiller(DistillationModel):
         self.built = True  # Keras would set this in `self(x)`, which training does not call
         return answer
 
-    def after_step(self) -> None:
+    def after_step(self, x, answer: Answer) -> None:
         """Let a teacher follow that follows the student."""
-        self._teacher.update()
+        self._teacher.update(x, answer)
 
-    def mix(self, x, y, sample_weight, answer: Answer, targets: Answer | None):
-        """Return `s·student + (1−s)·Σ wᵢ·lossᵢ + regularisation`, and note each in its metric."""
-        steps = self.optimizer.iterations if self.compiled else 0
-        with schedules.at(steps, epoch.variable()):
-            python = self.compiled and not self.jit_compile and train_step.replicas() == 1
-            return self._mix(Batch(x, y, sample_weight, python), answer, targets)
+    def soft(self, batch: Batch, answer: Answer, targets) -> list:
+        """Return the weighted value of each distillation loss."""
+        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(batch.x) if leaf is not None))[0]
+        return self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
 
-    def _mix(self, batch: Batch, answer: Answer, targets: Answer | None):
-        x, y, sample_weight = batch.x, batch.labels, batch.sample_weight
-        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-        share = self.student_loss_weight
-        # Where the labels do not count they may be anything: −1 is a usual mark of "none".
-        student_loss = self._student_loss(y, answer.outputs, sample_weight) if share > 0 else 0.0
-        soft: list = []
-        if targets is not None:
-            soft = self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
-        distillation_loss = sum(soft, 0.0)
-        if self.loss_balancing is None or not soft:
-            total = share * student_loss + (1.0 - share) * distillation_loss
-        else:
-            weights = [share, *map(schedules.value, self.soft_terms.weights)]
-            parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
-            total = self.loss_balancing.total(parts, weights)
-        total = total + self._regularization()
-        self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
-        self._note_totals(total, student_loss, rows)
-        if self.compiled:
-            # Keras's own "loss", which comes first since there are metrics; it has no public name.
-            self.metrics[0].update_state(total, sample_weight=rows)
-        return total / train_step.replicas()
+    def trained(self) -> list:
+        """Return the student, its inputs and the losses."""
+        return [self.student, self.student_inputs, *self.soft_terms.losses]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return the loss of a batch: the whole sum in training, else the student's and its regularisation.
-
-        `fit` does not pass here in training. Args: as `keras.Model.compute_loss`; `y_pred` may be left out,
-        and is not used in training with losses on inner layers.
-        """
-        if training:
-            inner = bool(self._network.layer_names)
-            answer = (
-                self.forward(x, training=True)
-                if y_pred is None or inner
-                else self._network.read(y_pred)
-            )
-            return self.mix(x, y, sample_weight, answer, self.targets(x))
-        if y_pred is None:
-            y_pred = self(x, training=False)
-        student_loss = self._student_loss(y, y_pred, sample_weight)
-        total = student_loss + self._regularization()
-        rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
-        self._note_totals(total, student_loss, rows)
-        return total / train_step.replicas()
-
-    def test_step(self, data):
-        """Evaluate the student alone."""
-        logs = super().test_step(data)
-        soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
-        return {name: value for name, value in logs.items() if name not in soft}
+    def answer_of(self, x, y_pred) -> Answer:
+        """Return the student's answer, out of `y_pred` where that is all of it."""
+        if y_pred is None or self._network.layer_names:
+            return self.forward(x, training=True)
+        return self._network.read(y_pred)
 
     def wants_batch(self) -> bool:
         """Whether a network ends in a way that is not known, or a loss waits for the shapes of features."""
@@ -353,7 +278,7 @@ class Distiller(DistillationModel):
             return False
         return self._asks_teacher() or self._asks_student() or not self.soft_terms.built
 
-    def look(self, x) -> None:
+    def look(self, x, y=None) -> None:
         """Refuse what looks like probabilities where logits are assumed; make the weights of losses."""
         with self.distribute_strategy.scope():
             if self._asks_teacher():
@@ -361,7 +286,7 @@ class Distiller(DistillationModel):
             if self._asks_student():
                 self._network.check_looks(self(x, training=False))
             if not self.soft_terms.built:
-                self._prepare(x)
+                self._prepare(x, y)
         self._checked = True
 
     def cannot_look(self, x) -> None:
@@ -373,6 +298,10 @@ class Distiller(DistillationModel):
                 f"{type(x).__name__} to know them: call teacher and student on a batch before making the "
                 "Distiller, or give arrays or a tf.data.Dataset."
             )
+
+    def views(self) -> int | None:
+        """Return how many views stored labels are of."""
+        return self._teacher.views
 
     def output_spec(self):
         """Return the student's symbolic outputs; a subclassed model has none."""
@@ -422,12 +351,12 @@ class Distiller(DistillationModel):
         given = self.compile_arguments()["loss"]
         return not known and (self._reads_logits() or hard_loss.assumes_logits(given))
 
-    def train_on_batch(self, x, *args, **kwargs):
+    def train_on_batch(self, x, y=None, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
         if self.wants_batch():
-            self.look(x)
+            self.look(x, y)
         self.before_epoch()
-        return super().train_on_batch(x, *args, **kwargs)
+        return super().train_on_batch(x, y, *args, **kwargs)
 
     def summary(self, line_length=None, print_fn=None, **kwargs):
         """Print which layer of the teacher teaches which of the student, through what, with what weight.
@@ -446,33 +375,6 @@ class Distiller(DistillationModel):
         """Export the student, as `keras.Model.export`."""
         return self.student.export(filepath, *args, **kwargs)
 
-    # The parts of the sum
-
-    def _student_loss(self, y, outputs, sample_weight):
-        """The hard loss, without regularisation, of the examples on this device."""
-        if self._hard_loss is None:
-            return 0.0
-        if y is None:
-            if self.student_loss_weight > 0:
-                raise ValueError(
-                    f"student_loss_weight={self.student_loss_weight} needs labels, and the data has none: "
-                    "give (x, y), or student_loss_weight=0."
-                )
-            return 0.0
-        # `losses` is empty, so this is the hard loss alone; Keras has divided it by the replicas.
-        loss = super().compute_loss(y=y, y_pred=outputs, sample_weight=sample_weight)
-        return ops.cast(loss, "float32") * train_step.replicas()
-
-    def _regularization(self):
-        """The regularisation and added losses of all that is trained: student, its inputs, losses."""
-        layers = [self.student, self.student_inputs, *self.soft_terms.losses]
-        terms = [term for layer in layers for term in getattr(layer, "losses", [])]
-        return sum((ops.sum(ops.cast(term, "float32")) for term in terms), 0.0)
-
-    def _note_totals(self, total, student_loss, rows) -> None:
-        self.total_loss_tracker.update_state(total, sample_weight=rows)
-        self.student_loss_tracker.update_state(student_loss, sample_weight=rows)
-
     # Saving
 
     def get_config(self):
@@ -482,7 +384,9 @@ class Distiller(DistillationModel):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "teacher": serialize(self.teacher),
+            "teacher": serialize(
+                self._teacher if isinstance(self._teacher, PerLoss) else self.teacher
+            ),
             "student": serialize(self.student),
             "distillation_losses": [serialize(loss) for loss in self.soft_terms.losses],
             "distillation_loss_weights": [serialize(weight) for weight in self.soft_terms.weights],
@@ -547,3 +451,24 @@ class Distiller(DistillationModel):
     def load_assets(self, dir_path):
         """Read what `save_assets` wrote."""
         self._teacher.load_assets(str(dir_path))
+
+
+def _as_teacher(teacher, inputs, activation, terms: SoftTerms, student) -> Teacher:
+    """What the user gave as a `Teacher` that shows the layers which the losses read."""
+    if teacher is None and not terms.need_teacher:
+        return NoTeacher()
+    if isinstance(teacher, list | tuple):
+        teacher, inputs, activation = PerLoss(teacher, inputs, activation), None, "auto"
+    teacher = as_teacher(teacher, inputs, activation)
+    teacher.follow(student)
+    terms.tap(teacher)
+    return teacher
+
+
+def _as_given(teacher):
+    """What the user gave: models where they are models, a list where there is one for each loss."""
+    if isinstance(teacher, NoTeacher):
+        return None
+    if isinstance(teacher, PerLoss):
+        return teacher.as_given
+    return teacher.model if type(teacher) is ModelTeacher else teacher

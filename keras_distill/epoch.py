@@ -9,6 +9,7 @@ training that was killed goes on with exactly the data that it would have seen:
     student.fit(train.map(augment), callbacks=[epoch.SetEpoch()])   # Distiller.fit adds it by itself
 """
 
+import contextlib
 import functools
 import math
 
@@ -21,6 +22,32 @@ def variable():
     return _on_cpu("epoch")
 
 
+@functools.cache
+def view():
+    """Return the `tf.Variable` of the view that is shown: the number of the epoch, unless labels know fewer.
+
+    Augmentation is a function of it, and the order of the examples one of `variable()`.
+    """
+    return _on_cpu("view")
+
+
+def begin(epoch: int, views: int | None = None) -> None:
+    """Set both: data sets that begin now are those of this epoch, of as many views as there are."""
+    variable().assign(epoch)
+    view().assign(epoch % views if views else epoch)
+
+
+@contextlib.contextmanager
+def showing(number: int):
+    """Within this context data sets that begin show view `number`."""
+    before = int(view())
+    view().assign(number)
+    try:
+        yield
+    finally:
+        view().assign(before)
+
+
 def _on_cpu(name: str):
     import tensorflow as tf
 
@@ -29,15 +56,23 @@ def _on_cpu(name: str):
 
 
 class SetEpoch(keras.callbacks.Callback):
-    """Sets `variable()` at the start of each epoch, before the first batch is drawn."""
+    """Sets `variable()` and `view()` at the start of each epoch, before the first batch is drawn.
+
+    Args:
+        views: how many views there are; None for another one in each epoch.
+    """
+
+    def __init__(self, views: int | None = None):
+        super().__init__()
+        self._views = views
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by `fit`."""
-        variable().assign(epoch)
+        begin(epoch, self._views)
 
     def on_train_end(self, logs=None):
         """Called by `fit`: whatever comes next begins with epoch 0."""
-        variable().assign(0)
+        begin(0)
 
 
 def without_autotuning(dataset):

@@ -1,6 +1,6 @@
 """What `fit` is given: arrays, data sets, generators, and what can be known of them before the first step.
 
-batch, x = first_batch(x, batch_size=32)        # the data still have it
+batch, x = first_batch(x, y, batch_size=32)     # (inputs, labels); the data still have it
 """
 
 import math
@@ -49,24 +49,28 @@ def split(arrays, share: float):
     return take(slice(0, at)), take(slice(at, None))
 
 
-def first_batch(x, batch_size):
-    """One batch of the inputs, or None where it cannot be had; and the data, which still has it."""
+def first_batch(x, y, batch_size):
+    """The inputs and labels of one batch, or None where it cannot be had; and x, which still has it."""
     import tensorflow as tf
 
     if are_arrays((x,)):
-        return keras.tree.map_structure(lambda array: array[: batch_size or 32], x), x
+        count = batch_size or 32
+        return keras.tree.map_structure(lambda one: None if one is None else one[:count], (x, y)), x
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)), None)
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif hasattr(x, "iloc"):  # a pandas.DataFrame
-        return x.iloc[: batch_size or 32].to_numpy(), x
+        return (
+            x.iloc[: batch_size or 32].to_numpy(),
+            None if y is None else y[: batch_size or 32],
+        ), x
     elif isinstance(x, types.GeneratorType):
         batch = next(x, None)
         x = _again(batch, x)
     else:
         batch = None
-    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[0], x
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[:2], x
 
 
 def _again(first, rest):

@@ -37,6 +37,10 @@ class Answer:
     inner: dict[str, Any] = dataclasses.field(default_factory=dict)
     names: list[str] | None = None
 
+    def of_loss(self, number: int) -> "Answer":
+        """Return what the loss of this number reads: itself, see `teachers.PerLoss`."""
+        return self
+
 
 class Network:
     """A `keras.Model` with what it takes to read it.
@@ -66,7 +70,7 @@ class Network:
 
     @property
     def _argument(self) -> str:
-        return f"{self.role}_activation"
+        return "activation" if self.role == "peer" else f"{self.role}_activation"
 
     def select(self, x, training: bool = False):
         """Return this network's inputs out of the batch `x`."""
@@ -201,12 +205,20 @@ class Network:
             warnings.warn(sentence, stacklevel=4)
 
 
+# The keys of a batch beside whose inputs stored labels lie, see `soft_labels`.
+INPUTS, TARGETS = "inputs", "keras_distill/targets"
+
+
 def select(x, inputs, argument: str, training: bool = False):
     """Return `x`, `inputs(x)` or `x[inputs]`; a layer is told whether this is training.
+
+    Of a batch with stored labels, `x` is the inputs alone.
 
     Raises:
         ValueError: `inputs` is a key that the batch does not have; the sentence names `argument`.
     """
+    if isinstance(x, dict) and TARGETS in x:
+        x = x[INPUTS]
     if inputs is None:
         return x
     if isinstance(inputs, keras.Layer):

@@ -27,11 +27,11 @@ def rows(distiller, targets, answer) -> list[tuple[str, ...]]:
     """
     found = []
     share = 1.0 - distiller.student_loss_weight
-    for term in distiller.soft_terms.terms:
+    for number, term in enumerate(distiller.soft_terms.terms):
         loss = term.loss
         reads: tuple[Any, Any] = (None, None)
         if targets is not None and answer is not None:
-            reads = term.read(targets, answer)
+            reads = term.read(targets.of_loss(number), answer)
         sides = [_places(term, whose, read) for whose, read in zip(_SIDES, reads, strict=True)]
         length = max(map(len, sides))
         sides = [side + [""] * (length - len(side)) for side in sides]
@@ -86,12 +86,15 @@ def text(distiller, targets, answer, width: int | None = None) -> str:
         column.overflow = "fold"  # names of layers are to be read, and copied
     for row in rows(distiller, targets, answer):
         table.add_row(*row)
-    teacher, student = distiller.teacher, distiller.student
+    teachers = distiller.teacher
+    if not isinstance(teachers, list):
+        teachers = getattr(teachers, "as_given", [teachers])
     balancing = distiller.loss_balancing
     out = io.StringIO()
     console = Console(file=out, width=width or 110)
-    console.print(_network("Teacher (frozen)", teacher))
-    console.print(_network("Student", student))
+    for teacher in {id(one): one for one in teachers}.values():
+        console.print(_network("Teacher (frozen)", teacher))
+    console.print(_network("Student", distiller.student))
     balanced = "" if balancing is None else f", balanced by {type(balancing).__name__}"
     share = f"{distiller.student_loss_weight:g}"
     console.print(f"Loss: {share} · hard labels + the terms below{balanced}")

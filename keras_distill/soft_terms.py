@@ -14,6 +14,7 @@ from keras_distill.connectors import trainable_size
 from keras_distill.losses.base import snake_case
 from keras_distill.network import Answer
 from keras_distill.pairs import suggest_pairs
+from keras_distill.teachers.base import Teacher
 
 
 class SoftTerms:
@@ -22,7 +23,7 @@ class SoftTerms:
     Args:
         given: one of `keras_distill.losses` (or `keras.distillation`), its name, or a list.
         weights: one for each, a number or a schedule; None for 1.
-        teacher: what the layers "auto" are looked for in, beside `student`.
+        teacher: what the layers "auto" are looked for in, beside `student`; or one for each loss.
         student: the student.
         weighting: a rule of `example_weighting`, or None.
 
@@ -53,12 +54,20 @@ class SoftTerms:
                 )
         names = [getattr(loss, "name", None) or snake_case(type(loss).__name__) for loss in found]
         self.weighting = example_weighting.checked(weighting)
+        if not isinstance(teacher, list | tuple):
+            teacher = [teacher] * len(found)
+        elif len(teacher) != len(found):
+            raise ValueError(
+                f"There are {len(teacher)} teachers for {len(found)} losses: give one teacher for each loss, "
+                "in their order (the same one may be there several times), or teachers.Ensemble."
+            )
         self.terms = [
             soft_loss.Term(
-                loss, weight, keras.metrics.Mean(name=name), *_layers(loss, teacher, student)
+                loss, weight, keras.metrics.Mean(name=name), *_layers(loss, whose, student)
             )
-            for loss, weight, name in zip(
+            for loss, whose, weight, name in zip(
                 found,
+                teacher,
                 checks.loss_weights(weights, len(found)),
                 checks.metric_names(names),
                 strict=True,
@@ -80,9 +89,10 @@ class SoftTerms:
         """The metrics that show them."""
         return [term.tracker for term in self.terms]
 
-    def layers_of(self, whose: str) -> list[str]:
-        """Return the names of the inner layers of the "teacher" or "student" that are read."""
-        names = [getattr(term, f"{whose}_layers") for term in self.terms]
+    @property
+    def student_layers(self) -> list[str]:
+        """The names of the student's inner layers that are read."""
+        names = [term.student_layers for term in self.terms]
         return [name for name in keras.tree.flatten(names) if name is not None]
 
     @property
@@ -100,39 +110,49 @@ class SoftTerms:
         """Whether the losses that have weights have made them."""
         return all(term.loss.built for term in self.trainable)
 
-    def build(self, targets: Answer, answer: Answer, student, find_layer=None) -> None:
+    def tap(self, teacher: Teacher) -> None:
+        """Let the teacher's answers hold the inner layers that the losses read."""
+        for number, term in enumerate(self.terms):
+            names = [name for name in keras.tree.flatten(term.teacher_layers) if name is not None]
+            teacher.of_loss(number).tap(names)
+
+    def build(self, targets, answer: Answer, student, teacher: Teacher | None = None) -> None:
         """Make the connectors and other weights of the losses for answers of these shapes.
 
         Args:
             targets: the teacher's answer to any batch, or a symbolic one.
             answer: the student's.
             student: the model, to compare the sizes.
-            find_layer: from a layer's name to the teacher's layer, where there is one.
+            teacher: whose layers are looked at, where it has some.
 
         Raises:
             ValueError: a loss that was built for other shapes.
         """
-        for term in self.trainable:
+        for number, term in enumerate(self.terms):
+            if not isinstance(term.loss, losses.TrainableLoss):
+                continue
             shapes = [
                 [(None, *one.shape[1:]) for one in keras.tree.flatten(read)]
-                for read in term.read(targets, answer)
+                for read in term.read(targets.of_loss(number), answer)
             ]
             if not term.loss.built:
-                if term.teacher_layers and find_layer:
+                if term.teacher_layers and teacher:
                     names = keras.tree.flatten(term.teacher_layers)
-                    term.loss.look_at([find_layer(name) for name in names])
+                    whose = teacher.of_loss(number)
+                    term.loss.look_at([whose.find_layer(name) for name in names])
                 term.loss.build(*shapes)
                 term.loss.built_for = shapes
                 _warn_of_size(term.loss, student)
             else:
                 _warn_of_reuse(term.loss, shapes)
 
-    def values(self, batch, targets: Answer, answer: Answer, hard_losses, rows) -> list:
+    def values(self, batch, targets, answer: Answer, hard_losses, rows) -> list:
         """Return the weighted value of each loss, and note the bare ones in the trackers."""
         weighted = []
-        for term in self.terms:
+        for number, term in enumerate(self.terms):
+            theirs = targets.of_loss(number)
             value = soft_loss.value(
-                term, batch, targets, answer, hard_losses, self.weighting, self._columns(term)
+                term, batch, theirs, answer, hard_losses, self.weighting, self._columns(term)
             )
             term.tracker.update_state(value, sample_weight=rows)
             weighted.append(schedules.value(term.weight) * value)
@@ -186,7 +206,7 @@ def _warn_of_reuse(loss, shapes) -> None:
 
 def _warn_of_size(loss, student) -> None:
     own = trainable_size(loss)
-    if student.built and own > student.count_params():
+    if loss.learns_for_student and student.built and own > student.count_params():
         or_else = ", or pass a connector= of your own" if hasattr(loss, "connector") else ""
         warnings.warn(
             f"{type(loss).__name__} has {own:,} weights of its own, more than the student's "

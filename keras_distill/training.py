@@ -1,9 +1,9 @@
 """The small base of all ways of distilling: a `keras.Model` whose training step is four hooks.
 
-    targets(x)                                what the teacher says; outside the gradient
+    targets(x, y)                             what the teacher says; outside the gradient
     forward(x, training)                      what the student says; inside it
     mix(x, y, sample_weight, answer, targets)  one number to minimise; also updates the metrics
-    after_step()                              what follows an update
+    after_step(x, answer)                     what follows an update
 
 `train_step/` calls them in this order, one module for each Keras backend.
 """
@@ -37,8 +37,8 @@ class DistillationModel(keras.Model):
         super().__init__(**kwargs)
         self._order_seed = keras.random.SeedGenerator()
 
-    def targets(self, x):
-        """Return what the student is to learn from for the batch `x`."""
+    def targets(self, x, y=None):
+        """Return what the student is to learn from for a batch."""
         raise NotImplementedError
 
     def forward(self, x, training: bool) -> Answer:
@@ -49,18 +49,21 @@ class DistillationModel(keras.Model):
         """Return the scalar to minimise."""
         raise NotImplementedError
 
-    def after_step(self) -> None:
-        """Called after each update of the weights."""
+    def after_step(self, x, answer: Answer) -> None:
+        """Called after each update of the weights, with what the student answered before it."""
 
     def wants_batch(self) -> bool:
         """Whether `look` is to be called before a training."""
         return False
 
-    def look(self, x) -> None:
+    def look(self, x, y=None) -> None:
         """Look at the first batch, and refuse what cannot be meant."""
 
     def cannot_look(self, x) -> None:
         """Called instead of `look` where no batch can be taken out of the data `x`."""
+
+    def views(self) -> int | None:
+        """Return how many views of each example the teacher knows, or None for any number."""
 
     def output_spec(self):
         """Return `keras.KerasTensor`s like the outputs of `forward`, or None where they are not known."""
@@ -108,7 +111,7 @@ class DistillationModel(keras.Model):
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.
         """
-        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(), _AroundEpoch()]
+        added: list[keras.callbacks.Callback] = [epoch.SetEpoch(self.views()), _AroundEpoch()]
         arrays = fit_data.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = fit_data.split(
@@ -117,9 +120,9 @@ class DistillationModel(keras.Model):
         elif validation_split and validation_data is None:
             kwargs["validation_split"] = validation_split  # Keras says for which data it works
         if self.wants_batch():
-            batch, x = fit_data.first_batch(x, batch_size)
+            batch, x = fit_data.first_batch(x, y, batch_size)
             if batch is not None:
-                self.look(batch)
+                self.look(*batch)
             else:
                 self.cannot_look(x)
         if initial_epoch == 0:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_distill.app import results
+from keras_distill.locking import only_one
 from keras_distill.teacher_files import fingerprint
 
 # What a file, a folder or a set of photos is known by.
@@ -106,7 +107,8 @@ class Record:
         """
         results.make_folder(self.folder)
         self.unfinished.mkdir(exist_ok=True)
-        with _alone(self.folder):
+        busy = f"Another run is writing into {self.folder}: wait for it, or give another --output."
+        with only_one(self.folder, busy):
             self._check()
             self._remove_remains()
             begun = self.unfinished / "arguments.json"
@@ -206,26 +208,3 @@ def _warn(then: Mapping[str, str], now: Mapping[str, str]) -> None:
             f"It began with other versions ({'; '.join(changed)}): what it ends with may differ a "
             f"little from what an uninterrupted run would give."
         )
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another run is writing into {folder}: wait for it, or give another --output."
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)

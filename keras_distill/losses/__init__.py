@@ -9,6 +9,7 @@ import difflib
 
 import keras
 
+from keras_distill.losses.adversarial import Adversarial
 from keras_distill.losses.base import DistillationLoss, mean_over_examples, snake_case
 from keras_distill.losses.contrastive import ContrastiveDistillation, contrastive_distillation
 from keras_distill.losses.correlation import DIST, dist
@@ -78,13 +79,17 @@ RELATIONS = (
     ContrastiveDistillation,
 )
 
+ADVERSARIES = (Adversarial,)
+
 __all__ = [
+    "ADVERSARIES",
     "DIST",
     "FEATURES",
     "FSP",
     "PKT",
     "RELATIONS",
     "RESPONSES",
+    "Adversarial",
     "AttentionTransfer",
     "ChannelWise",
     "ContrastiveDistillation",
@@ -134,7 +139,9 @@ __all__ = [
     "virtual_teacher",
 ]
 
-_BY_NAME = {snake_case(loss.__name__): loss for loss in (*RESPONSES, *FEATURES, *RELATIONS)}
+_BY_NAME = {
+    snake_case(loss.__name__): loss for loss in (*RESPONSES, *FEATURES, *RELATIONS, *ADVERSARIES)
+}
 
 
 def get(identifier):

@@ -15,8 +15,8 @@ from keras import ops
 from keras_distill import schedules
 from keras_distill.losses.base import mean_over_examples
 from keras_distill.losses.feature_loss import TrainableLoss
-from keras_distill.losses.shapes import normalized, sequences
-from keras_distill.losses.weights import flat_mask, mean_of_positions, paired
+from keras_distill.losses.shapes import normalized
+from keras_distill.losses.weights import averaged, paired
 
 _NEVER = -1e30  # a logit
 _UNSEEN = -(2**31)  # the class of an example that the bank has not seen
@@ -137,9 +137,9 @@ class ContrastiveDistillation(TrainableLoss):
         layers = paired(teacher_outputs, student_outputs, mask, sample_weight)
         self.build_for(layers)
         teacher, student, weights = layers[0]
-        teacher = normalized(self.of_teacher(_averaged(teacher, weights)))
+        teacher = normalized(self.of_teacher(averaged(teacher, weights)))
         rows = weights.at(student).rows
-        student = normalized(self.of_student(_averaged(student, weights)))
+        student = normalized(self.of_student(averaged(student, weights)))
         classes = _classes(labels)
         if not self.bank_size:
             return contrastive_distillation(
@@ -224,13 +224,6 @@ def contrastive_distillation(
 
     values = direction(student, teacher, teacher_bank) + direction(teacher, student, student_bank)
     return 0.5 * mean_over_examples(values, sample_weight)
-
-
-def _averaged(features, weights):
-    """Features `(batch, channels)`: the mean over the (valid) positions."""
-    if len(features.shape) == 2:
-        return features
-    return mean_of_positions(sequences(features), flat_mask(weights.at(features).valid))
 
 
 def _classes(labels):

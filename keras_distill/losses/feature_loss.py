@@ -126,6 +126,9 @@ class TrainableLoss(FeatureLoss, keras.layers.Layer):
     when the shapes are known: by `Distiller` at once, else in the first `compute_loss`.
     """
 
+    # Whether its weights might learn what the student should, so that many of them are worth a warning.
+    learns_for_student = True
+
     def __init__(self, teacher_layer_name=None, student_layer_name=None, output=None, name=None):
         keras.layers.Layer.__init__(self, name=name, dtype="float32")
         FeatureLoss.__init__(self, teacher_layer_name, student_layer_name, output, name)

@@ -8,7 +8,7 @@ weights.mean(attention_transfer(teacher, student, mask=weights.valid))      # or
 from keras import ops
 
 from keras_distill.losses.base import frozen, mean_over_examples, of_rank
-from keras_distill.losses.shapes import resized
+from keras_distill.losses.shapes import resized, sequences
 
 
 def paired(teacher_outputs, student_outputs, mask=None, sample_weight=None):
@@ -217,3 +217,10 @@ def mean_of_positions(values, valid=None):
         return ops.mean(values, axis=1)
     valid = ops.cast(of_rank(len(values.shape), valid), values.dtype)
     return ops.divide_no_nan(ops.sum(values * valid, axis=1), ops.sum(valid, axis=1))
+
+
+def averaged(features, weights):
+    """Features `(batch, channels)`: the mean over the (valid) positions."""
+    if len(features.shape) == 2:
+        return features
+    return mean_of_positions(sequences(features), flat_mask(weights.at(features).valid))

@@ -10,7 +10,7 @@ from keras_distill import activations
 from keras_distill.checks import example_of_inputs
 from keras_distill.network import Answer, select
 from keras_distill.teacher_files.fingerprint import fingerprint
-from keras_distill.teachers import Teacher
+from keras_distill.teachers.base import Teacher
 
 
 class FileTeacher(Teacher):
@@ -40,6 +40,10 @@ class FileTeacher(Teacher):
                 f"{self.sha256[:12]}…, and {sha256[:12]}… was expected): put that file back."
             )
 
+    def fingerprint(self) -> str:
+        """Return the digest of the file, and how it is read."""
+        return f"{type(self).__name__} {self.activation} {self.sha256}"
+
     def _answer(self, x) -> Any:
         """What the file says of the inputs `x`: a tensor, list or dict."""
         raise NotImplementedError
@@ -63,7 +67,7 @@ class FileTeacher(Teacher):
         """Name → shape of an output."""
         raise NotImplementedError
 
-    def targets(self, x) -> Answer:
+    def targets(self, x, labels=None) -> Answer:
         """Return the file's answer to the batch `x`."""
         outputs = self._answer(select(x, self.inputs, "inputs"))
         flat = keras.tree.flatten(outputs)

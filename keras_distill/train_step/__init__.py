@@ -1,10 +1,11 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has six functions:
+A backend's module has seven functions:
 
     train_step(model, data)                   # a step of a `training.DistillationModel`
     building(model, train_function)           # the function of `fit`, which traces the step once
     call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
+    gradient_of_input(function, x)            # its slope at x, for attacks on inputs
     plain_errors()                            # within it, such a function's exceptions come out as they are
     replicas()                                # how many devices share a batch
     usable(tensor)                            # whether it can be used where we are
@@ -57,6 +58,11 @@ def call_numpy_flat(function, inputs, specs):
         specs: (shape, dtype) of each output.
     """
     return _of_backend("call_numpy_flat")(function, inputs, specs)
+
+
+def gradient_of_input(function, x):
+    """Return the gradient of `function(x)`, a scalar, with respect to the tensor `x`."""
+    return _of_backend("gradient_of_input")(function, x)
 
 
 def plain_errors():

@@ -15,7 +15,7 @@ from keras_distill.layer_tree import all_built
 def train_step(model, data):
     """Targets outside the gradient, one forward pass of the student, one update; see `training`."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    targets = model.targets(x)
+    targets = model.targets(x, y)
     statistics = [(v, v.value.read_value()) for v in model.non_trainable_variables]
     with tf.GradientTape() as tape:
         answer = model.forward(x, training=True)
@@ -30,7 +30,7 @@ def train_step(model, data):
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     else:
         warnings.warn("The student has no trainable weights: nothing is learned.", stacklevel=2)
-    model.after_step()
+    model.after_step(x, answer)
     return model.compute_metrics(x, y, answer.outputs, sample_weight=sample_weight)
 
 
@@ -152,6 +152,14 @@ def plain_errors():
         if isinstance(error, tf.errors.InvalidArgumentError) and label:
             raise ValueError(finite.wrong_label(*map(int, label.groups()))) from None
         raise
+
+
+def gradient_of_input(function, x):
+    """The slope of `function(x)`, one number, at the tensor `x`."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x)
 
 
 def replicas() -> int:

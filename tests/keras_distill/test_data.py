@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from keras_distill import augmentation, data, epoch
+from keras_distill import augmentation, data, epoch, mixup
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,21 @@ def numbers(count=50, size=12):
 
 
 def drawn(dataset, epoch_number):
-    epoch.variable().assign(epoch_number)
+    epoch.begin(epoch_number)
     batches = [(x.numpy(), y.numpy()) for x, y in dataset]
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-@pytest.mark.parametrize("augment", [None, data.Light(flip=True), data.CropAndFlip()])
+AUGMENTATIONS = [
+    None,
+    data.Light(flip=True),
+    data.CropAndFlip(),
+    data.RandAugment(),
+    [data.CropAndFlip(), data.RandAugment(1)],
+]
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_an_epoch_made_again_is_bit_identical(augment):
     x, y = numbers()
     first = data.arrays(x, y, 8, seed=3, augment=augment)
@@ -101,6 +111,96 @@ def test_crop_and_flip_is_pad_crop_mirror_in_whole_pixels():
         seen.add(found[0])
     assert {mirrored for *_, mirrored in seen} == {False, True}
     assert {top for top, *_ in seen} == {left for _, left, _ in seen} == set(range(9))
+
+
+def uniform_of(values):
+    """The same numbers for each of 12 images."""
+    return lambda count: tf.tile(tf.constant([values], tf.float32)[:, :count], (12, 1))
+
+
+def test_each_change_of_rand_augment_is_drawn_and_changes_the_image():
+    images = tf.constant(numbers(12)[0], tf.float32)
+    seen = {}
+    for place in range(13):
+        for amount in (0.0, 0.9):
+            drawn = uniform_of([(place + 0.5) / 13, amount])
+            changed = data.RandAugment(1, 10)(images, drawn).numpy()
+            assert changed.shape == images.shape
+            assert 0 <= changed.min() <= changed.max() <= 255
+            seen[place, amount] = changed
+    np.testing.assert_array_equal(seen[0, 0.0], images)
+    others = [seen[key] for key in seen if key[0]]
+    assert all(np.abs(one - images).max() > 1 for one in others)
+    several = [np.round(one) for one in others]
+    assert all(np.abs(a - b).max() > 0 for a in several[::2] for b in several[::2] if a is not b)
+
+
+def test_rand_augment_without_strength_changes_nothing_but_contrast_of_low_ranges():
+    images = tf.constant(numbers(12)[0], tf.float32)
+    for place in set(range(13)) - {1}:  # autocontrast has no strength
+        changed = data.RandAugment(1, 0)(images, uniform_of([(place + 0.5) / 13, 0.9]))
+        np.testing.assert_allclose(changed, images, atol=1e-3)
+
+
+def test_rand_augment_rotates_about_the_centre():
+    image = np.full((12, 9, 9, 1), 10.0, "float32")
+    image[:, 4, 7] = 200.0  # to the right of the centre
+    turned = data.RandAugment(1, 10)(tf.constant(image), uniform_of([8.5 / 13, 1.0])).numpy()[0]
+    place = np.unravel_index(np.argmax(turned[1:-1, 1:-1, 0]), (7, 7))
+    assert abs(place[0] + 1 - 4) in (1, 2)  # 3 pixels away, at 30°
+    assert place[1] + 1 in (6, 7)
+    np.testing.assert_allclose(turned[4, 4], 10.0)
+
+
+def test_augmentations_one_after_another_draw_numbers_of_their_own():
+    asked = []
+
+    def note(images, uniform):
+        asked.append(uniform(2).numpy())
+        return images
+
+    def uniform(count):
+        return augmentation.uniform_numbers(0, 0, tf.range(3, dtype=tf.int64), count)
+
+    augmentation.one_after_another([note, note])(tf.zeros((3, 2, 2, 1)), uniform)
+    assert asked[0].shape == asked[1].shape == (3, 2)
+    assert not np.isin(asked[0], asked[1]).any()
+
+
+def test_mixup_mixes_the_views_of_two_examples_and_keeps_the_nearer_label():
+    x, _ = numbers()
+    y = np.arange(50)
+    plain = drawn(data.arrays(x, y, 8, seed=5, augment=data.CropAndFlip()), 2)
+    mixed = drawn(data.arrays(x, y, 8, seed=5, augment=data.CropAndFlip(), mixup=1.0), 2)
+    np.testing.assert_array_equal(plain[1], mixed[1])
+    views = plain[0].reshape(50, -1)
+    shares = []
+    for own, found in zip(views, mixed[0].reshape(50, -1), strict=True):
+        away, others = found - own, views - own  # away = (1 − λ)(other − own)
+        along = (others @ away) / np.maximum((others**2).sum(1), 1e-6)
+        left = np.abs(away - along[:, None] * others).max(1)
+        assert left.min() < 0.01
+        shares.append(along[np.argmin(left)])
+    assert 0 <= min(shares) <= max(shares) <= 0.5 + 1e-6
+    assert 0.15 < np.mean(shares) < 0.35  # of uniform λ: ¼
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_mixup_draws_from_the_beta_distribution(alpha):
+    uniform = tf.constant(np.random.default_rng(0).uniform(size=20_000), tf.float32)
+    found = mixup.shares(uniform, alpha).numpy()
+    expected = np.random.default_rng(1).beta(alpha, alpha, 20_000)
+    expected = np.maximum(expected, 1 - expected)
+    for quantile in (0.1, 0.5, 0.9):
+        np.testing.assert_allclose(
+            np.quantile(found, quantile), np.quantile(expected, quantile), atol=0.01
+        )
+
+
+@pytest.mark.parametrize("arguments", [{"mixup": -1}, {"mixup": float("inf")}])
+def test_a_mixup_that_cannot_be_meant_is_refused(arguments):
+    with pytest.raises(ValueError, match="must be the alpha of a Beta distribution"):
+        data.arrays(*numbers(), **arguments)
 
 
 def test_light_augmentation_of_nothing_changes_nothing():

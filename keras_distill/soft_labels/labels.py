@@ -1,0 +1,425 @@
+"""The class `SoftLabels`: a folder of answers, the teacher that they are, and the data they belong to."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_distill import epoch, schedules
+from keras_distill.connectors import never_negative
+from keras_distill.locking import only_one
+from keras_distill.network import TARGETS, Answer
+from keras_distill.soft_labels import shards, sketch
+from keras_distill.soft_labels.labelling import label
+from keras_distill.soft_labels.manifest import NAME, Field, Manifest
+from keras_distill.soft_labels.sources import Source, as_source
+from keras_distill.teachers import Teacher, as_teacher
+from keras_distill.train_step import call_numpy_flat
+
+_FLOATS = ("float16", "float32")
+_SHARD_BYTES = 2**25
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class SoftLabels(Teacher):
+    """A teacher's answers to views of a data set, in a folder: `build` makes it, `attach` joins it to data.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        path: the folder.
+        manifest: what it holds.
+        views: how many views of each example there are; epoch e of a training shows view e mod views.
+
+    Raises:
+        ValueError: labels are missing (the sentence says how many), or the folder is damaged.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not (self.path / NAME).exists():
+            raise ValueError(
+                f"{self.path} holds no stored labels: make them with SoftLabels.build."
+            )
+        self.manifest = Manifest.read(self.path)
+        if self.manifest.examples is None:
+            raise ValueError(
+                f"The labels in {self.path} are not finished: call SoftLabels.build again, which goes on."
+            )
+        self.views = self.manifest.views
+        self.layer_names = [
+            field.name.removeprefix(_FEATURES)
+            for field in self.manifest.fields
+            if field.name.startswith(_FEATURES)
+        ]
+        self._reader = shards.Reader(self.path, self.manifest.dtype, self.manifest.rows_per_shard)
+
+    # Making them
+
+    @classmethod
+    def build(
+        cls,
+        teacher,
+        dataset,
+        path,
+        views: int = 1,
+        top_k: int | None = None,
+        dtype: str = "float16",
+        features=(),
+        batch_size: int = 32,
+        teacher_inputs=None,
+        teacher_activation="auto",
+        worker: int = 0,
+        num_workers: int = 1,
+        verbose: bool = True,
+    ) -> "SoftLabels | None":
+        """Ask the teacher about every view of every example, and store what it says.
+
+        Args:
+            teacher: a `keras.Model` or one of `keras_distill.teachers`.
+            dataset: arrays, a `tf.data.Dataset` of batches in a fixed order, a data set of
+                `keras_distill.data` (in any order), or a `keras.utils.PyDataset`. Views of a data set of
+                your own are functions of `epoch.view()`.
+            path: a folder, new or with a part of these labels.
+            views: how many views of each example.
+            top_k: store the largest logits only, and the others as equals (Shen & Xing 2021, FKD, arXiv
+                2112.01528); None for all.
+            dtype: "float16" or "float32", of logits and features.
+            features: names of inner layers of the teacher, for losses on features.
+            batch_size: of arrays.
+            teacher_inputs, teacher_activation: as for `Distiller`.
+            worker, num_workers: this process writes every `num_workers`-th shard, from `worker` on. The
+                processes may run at once or one after the other, on one machine or on a shared folder.
+            verbose: whether to print the size and the progress.
+
+        Returns:
+            The labels; None where other workers have not finished theirs.
+
+        Raises:
+            ValueError: the folder holds other labels, or what the teacher answers cannot be stored.
+        """
+        teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
+        teacher.tap(list(features))
+        source = as_source(dataset, batch_size)
+        _checked(views, top_k, dtype, worker, num_workers)
+        folder = Path(path)
+        folded = teacher.folding_pays and teacher.fold()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = folder / f".worker-{worker}-of-{num_workers}.lock"
+            lock.touch()
+            busy = f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=."
+            with only_one(lock, busy):
+                wanted = _planned(teacher, source, views, top_k, dtype)
+                manifest = _agreed(wanted, folder)
+                show = _Progress(manifest, source.examples, folder, verbose)
+                examples = label(teacher, source, folder, manifest, worker, num_workers, show)
+                if not _complete(folder, manifest, examples):
+                    return None
+                dataclasses.replace(manifest, examples=examples).write(folder)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{os.strerror(error.errno) if error.errno else error}: the labels that are finished are "
+                "kept. Make room, or give another folder, and call SoftLabels.build again",
+                os.fspath(folder),
+            ) from error
+        finally:
+            if folded:
+                teacher.unfold()
+        return cls(folder)
+
+    # Joining them to the data
+
+    def attach(
+        self, dataset, batch_size: int = 32, seed: int = 0, verify: bool = True
+    ) -> tf.data.Dataset:
+        """Return the data set of a training: the labels beside the inputs, another view in each epoch.
+
+        Each label is compared with the example that it comes to, so that a data set in another order, of
+        other examples or prepared in another way is refused. Shuffle what is returned, not what is given;
+        arrays and data sets of `keras_distill.data` are in another order in each epoch as they are.
+
+        Args:
+            dataset: what was labelled.
+            batch_size, seed: of arrays.
+            verify: whether all checksums are looked at first, which reads the whole folder.
+
+        Raises:
+            ValueError: a shard is damaged, or these are not the data.
+        """
+        if verify:
+            self.verify()
+        source = as_source(dataset, batch_size, seed)
+        if source.examples not in (None, self.manifest.examples):
+            raise ValueError(
+                f"{self.path} has labels of {self.manifest.examples:,} examples, and the {source.of} has "
+                f"{source.examples:,}: give the data that was labelled."
+            )
+        with epoch.showing(0):  # what does not fit at all is told here
+            for x, *_ in source.batches().take(1):
+                self._rows(0, np.arange(len(keras.tree.flatten(x)[0])), sketch.of(x).numpy())
+        return source.joined(self._read, self.manifest.views)
+
+    def verify(self) -> None:
+        """Read all shards.
+
+        Raises:
+            ValueError: one is missing or damaged; the sentence names it.
+        """
+        manifest = self.manifest
+        for view in range(manifest.views):
+            rows = 0
+            for path in shards.places(self.path, manifest, view):
+                if not path.exists():
+                    raise ValueError(
+                        f"{path} is missing: call SoftLabels.build again, which makes it anew."
+                    )
+                rows += shards.check(path, manifest.dtype)
+            if rows != manifest.examples:
+                raise ValueError(
+                    f"View {view} in {self.path} has {rows:,} labels for {manifest.examples:,} examples: "
+                    "label anew into another folder."
+                )
+
+    def _read(self, view, numbers, x) -> dict:
+        """The labels of a batch, in the graph, by the names of their fields."""
+        fields = self.manifest.fields[1:]
+        specs = [((None, *field.shape), np.dtype(field.dtype).name) for field in fields]
+        found = call_numpy_flat(self._rows, [view, numbers, sketch.of(x)], specs)
+        return {field.name: one for field, one in zip(fields, found, strict=True)}
+
+    def _rows(self, view, numbers, sketches) -> list[np.ndarray]:
+        if len(numbers) and numbers[-1] >= self.manifest.examples:
+            raise ValueError(
+                f"{self.path} has labels of {self.manifest.examples:,} examples, and the data set has more: "
+                "give the data that was labelled."
+            )
+        rows = self._reader.rows(int(view), numbers)
+        wrong = sketch.differ(rows["sketch"], sketches)
+        if wrong.any():
+            raise ValueError(
+                f"Example number {int(numbers[np.argmax(wrong)])} (view {int(view)}) is not the one that was "
+                f"labelled, and so are {int(wrong.sum())} of the {len(wrong)} in this batch: give attach the "
+                "data set that build was given, in the same order and prepared in the same way, and shuffle "
+                "what attach returns."
+            )
+        return [np.ascontiguousarray(rows[field.name]) for field in self.manifest.fields[1:]]
+
+    # As a teacher
+
+    def targets(self, x, labels=None) -> Answer:
+        """Return the labels that `attach` put into the batch."""
+        if not isinstance(x, dict) or TARGETS not in x:
+            raise ValueError(
+                "The teacher is stored labels, and the data has none: give fit what labels.attach(dataset) "
+                "returns."
+            )
+        return self._answer(x[TARGETS])
+
+    def _answer(self, labels: dict) -> Answer:
+        manifest = self.manifest
+        logits = [
+            _dense(f"logits/{i}", labels, classes) for i, classes in enumerate(manifest.classes)
+        ]
+        outputs = [
+            _activated(one, kind) for one, kind in zip(logits, manifest.activations, strict=True)
+        ]
+        inner = {
+            name: ops.cast(labels[f"{_FEATURES}{name}"], "float32") for name in self.layer_names
+        }
+        pack = manifest.packed
+        return Answer(
+            pack(outputs), pack(logits), pack(manifest.activations), inner, manifest.names
+        )
+
+    def spec(self) -> Answer:
+        """Return the answer to any batch, symbolically."""
+        labels = {
+            field.name: keras.KerasTensor((None, *field.shape), np.dtype(field.dtype).name)
+            for field in self.manifest.fields[1:]
+        }
+        return self._symbolic(labels)
+
+    def _symbolic(self, labels: dict) -> Answer:
+        manifest = self.manifest
+        outputs = [
+            keras.KerasTensor((*labels[f"logits/{i}"].shape[:-1], classes), "float32")
+            for i, classes in enumerate(manifest.classes)
+        ]
+        inner = {
+            name: keras.KerasTensor(labels[f"{_FEATURES}{name}"].shape, "float32")
+            for name in self.layer_names
+        }
+        pack = manifest.packed
+        return Answer(
+            pack(outputs), pack(outputs), pack(manifest.activations), inner, manifest.names
+        )
+
+    def tap(self, layer_names) -> None:
+        """Refuse layers that are not stored."""
+        missing = [name for name in layer_names if name not in self.layer_names]
+        if missing:
+            raise ValueError(
+                f"Layers {missing} of the teacher are wanted, and {self.path} has only {self.layer_names}: "
+                f"label again into another folder with features={[*self.layer_names, *missing]}."
+            )
+
+    def find_layer(self, name: str) -> keras.Layer:
+        """Return a layer whose values have the signs of those that are stored."""
+        signs = keras.layers.ReLU if name in self.manifest.never_negative else keras.layers.Identity
+        return signs()
+
+    def get_config(self) -> dict:
+        """Return the folder."""
+        return {"path": os.fspath(self.path)}
+
+
+_FEATURES = "features/"
+
+
+def _checked(views, top_k, dtype, worker, num_workers) -> None:
+    schedules.whole("views", views)
+    if top_k is not None:
+        schedules.whole("top_k", top_k)
+    if dtype not in _FLOATS:
+        raise ValueError(f"dtype={dtype!r}: give one of {', '.join(map(repr, _FLOATS))}.")
+    schedules.whole("num_workers", num_workers)
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"worker={worker} must be from 0 to num_workers - 1 = {num_workers - 1}.")
+
+
+def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str) -> Manifest:
+    """The manifest of labels that the first batch shows."""
+    batch = next(iter(source.batches().take(1)), None)
+    if batch is None:
+        raise ValueError(f"The {source.of} has no examples.")
+    if not teacher.known:
+        teacher.check_looks(batch[0])
+    found = teacher.targets(*batch)
+    little = {"float16": "<f2", "float32": "<f4"}[dtype]
+    fields = [Field("sketch", "<f4", (sketch.NUMBERS,))]
+    classes = []
+    for i, logits in enumerate(keras.tree.flatten(found.logits)):
+        name, shape = f"logits/{i}", tuple(logits.shape[1:])
+        classes.append(shape[-1])
+        if top_k is None or top_k >= shape[-1]:
+            fields.append(Field(name, little, shape))
+        else:
+            numbers = "<u2" if shape[-1] <= 2**16 else "<i4"
+            fields.append(Field(name, little, (*shape[:-1], top_k)))
+            fields.append(Field(f"{name}/classes", numbers, (*shape[:-1], top_k)))
+            fields.append(Field(f"{name}/rest", little, shape[:-1]))
+    for name, features in found.inner.items():
+        fields.append(Field(f"{_FEATURES}{name}", little, tuple(features.shape[1:])))
+    size = np.dtype([(one.name, one.dtype, one.shape) for one in fields]).itemsize
+    outputs = found.outputs
+    names = sorted(outputs) if isinstance(outputs, dict) else found.names
+    return Manifest(
+        teacher=teacher.fingerprint(),
+        fields=tuple(fields),
+        kind="dict"
+        if isinstance(outputs, dict)
+        else "list"
+        if keras.tree.is_nested(outputs)
+        else "one",
+        names=list(names or []),
+        activations=tuple(keras.tree.flatten(found.activations)),
+        classes=tuple(classes),
+        never_negative=tuple(
+            name for name in found.inner if never_negative(teacher.find_layer(name))
+        ),
+        top_k=top_k,
+        views=views,
+        rows_per_shard=max(1, _SHARD_BYTES // (size + 16)),
+    )
+
+
+def _agreed(wanted: Manifest, folder: Path) -> Manifest:
+    """The manifest of `folder`, which has to be of the same labels; written if there is none."""
+    if not (folder / NAME).exists():
+        wanted.write(folder)
+        return wanted
+    found = Manifest.read(folder)
+    same = dataclasses.replace(wanted, views=found.views, examples=found.examples)
+    for field in dataclasses.fields(Manifest):
+        old, new = getattr(found, field.name), getattr(same, field.name)
+        if old != new:
+            raise ValueError(
+                f"{folder} holds other labels: their {field.name} is {old!r}, and now it is {new!r}. Give "
+                "another folder, or what these were made with."
+            )
+    if wanted.views > found.views:
+        found = dataclasses.replace(found, views=wanted.views)
+        dataclasses.replace(found, examples=None).write(folder)
+    return found
+
+
+def _complete(folder: Path, manifest: Manifest, examples: int) -> bool:
+    known = dataclasses.replace(manifest, examples=examples)
+    return all(
+        path.exists()
+        for view in range(manifest.views)
+        for path in shards.places(folder, known, view)
+    )
+
+
+def _dense(name: str, labels: dict, classes: int):
+    """Logits `(batch, ..., classes)`: those that are stored, and equal ones for the rest."""
+    stored = ops.cast(labels[name], "float32")
+    if f"{name}/rest" not in labels:
+        return stored
+    shape = tuple(stored.shape[1:-1])
+    rest = ops.reshape(ops.cast(labels[f"{name}/rest"], "float32"), (-1, 1))
+    count, top_k = ops.shape(rest)[0], stored.shape[-1]
+    places = ops.reshape(ops.cast(labels[f"{name}/classes"], "int32"), (-1,))
+    rows = ops.repeat(ops.arange(count), top_k)
+    dense = ops.scatter_update(
+        ops.broadcast_to(rest, (count, classes)),
+        ops.stack([rows, places], axis=1),
+        ops.reshape(stored, (-1,)),
+    )
+    return ops.reshape(dense, (-1, *shape, classes))
+
+
+def _activated(logits, activation: str):
+    if activation == "softmax":
+        return ops.softmax(logits, axis=-1)
+    return ops.sigmoid(logits) if activation == "sigmoid" else logits
+
+
+class _Progress:
+    """Prints what it will take, and how far it is."""
+
+    def __init__(self, manifest: Manifest, examples: int | None, folder: Path, verbose: bool):
+        self._examples = examples
+        each = (manifest.dtype.itemsize + 16) * manifest.views
+        if examples is not None:
+            need, free = each * examples, shutil.disk_usage(folder).free
+            if need > free:
+                raise ValueError(
+                    f"The labels take {_mebibytes(need)}, and {folder} has {_mebibytes(free)} left: give "
+                    "top_k=, fewer views= or features=, or another folder."
+                )
+        self._bar = None
+        if verbose:
+            of = "each example" if examples is None else f"{examples:,} examples"
+            size = each if examples is None else each * examples
+            print(f"Labels of {manifest.views} views of {of}: {_mebibytes(size)} in {folder}.")
+            total = None if examples is None else examples * manifest.views
+            self._bar = keras.utils.Progbar(total, unit_name="example")
+
+    def __call__(self, view: int, done: int) -> None:
+        """Show that the first `done` examples of a view are labelled."""
+        if self._bar is not None:
+            self._bar.update(view * (self._examples or 0) + done)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**18 else f"{size:,} bytes"

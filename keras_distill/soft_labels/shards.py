@@ -1,0 +1,115 @@
+"""Shards: files of TFRecords of one length, so that any of them is read at its place.
+
+shards.write(path, rows)                # whole or not at all
+reader = shards.Reader(folder, dtype, rows_per_shard)
+reader.rows(view=0, indices=[7, 3])     # a structured array
+shards.check(path)                      # finds a flipped byte
+
+A record is one example of one view: the bytes of a row of a structured NumPy array, little endian.
+"""
+
+import errno
+import functools
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+# A TFRecord: length (8 bytes), its checksum (4), the data, their checksum (4).
+_HEAD, _TAIL = 12, 4
+
+
+def place(folder: Path, view: int, shard: int) -> Path:
+    """Return the path of a shard."""
+    return folder / f"view-{view:04}" / f"labels-{shard:06}.tfrecord"
+
+
+def places(folder: Path, manifest, view: int) -> list[Path]:
+    """Return the paths of all shards of a view."""
+    return [
+        place(folder, view, shard)
+        for shard in range(-(-manifest.examples // manifest.rows_per_shard))
+    ]
+
+
+def write(path: Path, rows: np.ndarray) -> None:
+    """Write `rows`, a structured array, to `path`; the file appears when it is whole."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with tf.io.TFRecordWriter(os.fspath(part)) as writer:
+            for row in rows:
+                writer.write(row.tobytes())
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except tf.errors.OpError as error:
+        part.unlink(missing_ok=True)
+        full = isinstance(error, tf.errors.ResourceExhaustedError) or "No space" in error.message
+        raise OSError(
+            errno.ENOSPC if full else errno.EIO, error.message, os.fspath(path)
+        ) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check(path: Path, dtype: np.dtype) -> int:
+    """Return how many rows a shard has, after reading all of it.
+
+    Raises:
+        ValueError: it is not what was written; the sentence names the file.
+    """
+    try:
+        lengths = [
+            len(record) for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()
+        ]
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            f"{path} is damaged (its checksums do not fit): delete the file and call SoftLabels.build again, "
+            "which writes it anew."
+        ) from error
+    if any(length != dtype.itemsize for length in lengths):
+        raise ValueError(
+            f"{path} holds records of another length than the manifest says: delete it."
+        )
+    return len(lengths)
+
+
+class Reader:
+    """Rows of any view, by their numbers, without holding them.
+
+    Args:
+        folder: where the views are.
+        dtype: of a row.
+        rows_per_shard: how many rows each shard but the last one has.
+    """
+
+    def __init__(self, folder: Path, dtype: np.dtype, rows_per_shard: int):
+        self._folder, self._dtype, self._rows_per_shard = folder, dtype, rows_per_shard
+        self._open = functools.lru_cache(maxsize=64)(_File)
+
+    def rows(self, view: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the rows of these examples `(len(indices),)`."""
+        size = self._dtype.itemsize
+        shards, rows = np.divmod(np.asarray(indices, np.int64), self._rows_per_shard)
+        offsets = rows * (_HEAD + size + _TAIL) + _HEAD
+        files = {
+            shard: self._open(place(self._folder, view, shard)) for shard in set(shards.tolist())
+        }
+        read = [
+            os.pread(files[shard].descriptor, size, offset)
+            for shard, offset in zip(shards.tolist(), offsets.tolist(), strict=True)
+        ]
+        return np.frombuffer(b"".join(read), self._dtype)
+
+
+class _File:
+    """A file that is read at any place, by any thread, as long as this object lives."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)

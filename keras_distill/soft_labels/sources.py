@@ -1,0 +1,144 @@
+"""What is labelled: examples in a fixed order, each view of them, from whatever `fit` takes.
+
+source = as_source(dataset, batch_size=32)
+source.batches()            # a tf.data.Dataset of (inputs, labels), in the order of their numbers
+source.joined(read)         # the data set to train on, with what `read(view, numbers)` gives for each batch
+
+The view is `epoch.view()`, which data sets read when their iteration starts.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill import epoch, fit_data
+from keras_distill.indexed import Indexed, indexed
+from keras_distill.network import INPUTS, TARGETS
+
+
+class Source:
+    """Examples with numbers from 0.
+
+    Attributes:
+        examples: how many there are, or None where that is not known before the end.
+        of: what it was made of, for sentences.
+    """
+
+    examples: int | None = None
+    of: str = ""
+
+    def batches(self) -> tf.data.Dataset:
+        """Return tuples (x, y) of batches as the teacher is to see them; (x,) where there are no labels."""
+        raise NotImplementedError
+
+    def joined(self, read: Callable, views: int) -> tf.data.Dataset:
+        """Return the data set of the training, with the inputs `{INPUTS: x, TARGETS: labels}`.
+
+        Args:
+            read: gives from (view, numbers of examples, inputs) the labels, tensors.
+            views: how many views have labels.
+        """
+        raise NotImplementedError
+
+
+class _Numbered(Source):
+    """Arrays, and the data sets of `keras_distill.data`: any example is made by its number."""
+
+    def __init__(self, examples: Indexed, of: str):
+        self._indexed, self.examples, self.of = examples, examples.count, of
+
+    def batches(self):
+        """In the order of the numbers."""
+        return self._indexed.dataset(shuffle=False).map(_x_y)
+
+    def joined(self, read, views):
+        """In the order of the epoch."""
+        return self._indexed.dataset(
+            views=views,
+            then=lambda view, index, data: _with_labels(data, lambda x: read(view, index, x)),
+        )
+
+
+class _Stream(Source):
+    """A data set of its own order: an example's number is its place."""
+
+    def __init__(self, dataset: tf.data.Dataset, of: str):
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                f"The {of} has no end: give it before `repeat()`, or `take` as many batches as are to be "
+                "labelled."
+            )
+        self._dataset, self.of = dataset, of
+
+    def batches(self):
+        """In their order."""
+        return self._dataset.map(_x_y)
+
+    def joined(self, read, views):
+        """In the same order; what shuffles comes behind."""
+
+        def number(first, *data):
+            count = tf.shape(keras.tree.flatten(_x_y(*data)[0])[0], out_type=tf.int64)[0]
+            return first + count, (tf.range(first, first + count), data)
+
+        @tf.autograph.experimental.do_not_convert
+        def label(numbers, data):
+            data = data if len(data) > 1 else data[0]
+            return _with_labels(data, lambda x: read(epoch.view() % views, numbers, x))
+
+        numbered = self._dataset.scan(tf.constant(0, tf.int64), number)
+        return epoch.without_autotuning(numbered.map(label, num_parallel_calls=2).prefetch(2))
+
+
+def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
+    """Return `dataset` as a `Source`.
+
+    Args:
+        dataset: arrays x or (x, y) or (x, y, sample_weight), a `tf.data.Dataset` of batches, an
+            `ImageFolder`'s data set, or a `keras.utils.PyDataset`.
+        batch_size: of arrays.
+        seed: of the order of arrays in a training.
+
+    Raises:
+        ValueError: it is none of these, or has no end.
+    """
+    if isinstance(dataset, tf.data.Dataset):
+        known = indexed(dataset)
+        name = "data set"
+        return _Stream(dataset, name) if known is None else _Numbered(known, name)
+    if isinstance(dataset, keras.utils.PyDataset):
+        return _Stream(_of_py_dataset(dataset), "PyDataset")
+    parts = dataset if isinstance(dataset, tuple) else (dataset,)
+    if fit_data.are_arrays(parts):
+        return _Numbered(Indexed.arrays(fit_data.pack(*parts), batch_size, seed), "arrays")
+    raise ValueError(
+        "SoftLabels takes arrays (x, or a tuple (x, y) or (x, y, sample_weight) of one length), a "
+        f"tf.data.Dataset of batches, or a keras.utils.PyDataset, got {type(dataset).__name__}."
+    )
+
+
+def _x_y(*data):
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data if len(data) > 1 else data[0])
+    return (x,) if y is None else (x, y)
+
+
+def _with_labels(data, labels: Callable):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x = {INPUTS: x, TARGETS: labels(x)}
+    packed = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    return packed if isinstance(packed, tuple) else (packed,)
+
+
+def _of_py_dataset(dataset: keras.utils.PyDataset) -> tf.data.Dataset:
+    def batches():
+        for i in range(len(dataset)):
+            yield dataset[i]
+
+    def spec(leaf):
+        array = tf.convert_to_tensor(leaf)
+        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+    signature = keras.tree.map_structure(spec, dataset[0])
+    return tf.data.Dataset.from_generator(batches, output_signature=signature)

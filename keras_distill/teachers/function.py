@@ -1,0 +1,95 @@
+"""Any function of NumPy arrays as a teacher."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill import activations
+from keras_distill.network import Answer, select
+from keras_distill.teachers.base import Teacher
+from keras_distill.train_step import call_numpy
+
+
+class CallableTeacher(Teacher):
+    """Any function from NumPy arrays to NumPy arrays: a model of another framework, a service, a rule.
+
+    It runs in Python once per training step, outside the compiled graph, so it suits small or remote
+    teachers; for a slow one, store its answers first.
+
+    Args:
+        function: takes the batch (an array, or a list or dict of them) and returns an array
+            `(batch, ..., classes)`.
+        output_shape: the shape of one example's answer, for instance `(10,)`.
+        activation: `"linear"` (logits, the default), `"softmax"` or `"sigmoid"`.
+        inputs: a callable or a key into the batch.
+    """
+
+    def __init__(
+        self, function: Callable, output_shape: tuple, activation: str = "linear", inputs=None
+    ):
+        if not callable(function):
+            raise ValueError(f"function must be callable, got {function!r}.")
+        if activation not in activations.ACTIVATIONS:
+            raise ValueError(
+                f"activation={activation!r} is not known: give 'linear', 'softmax' or 'sigmoid'."
+            )
+        self.function = function
+        self.output_shape = tuple(output_shape)
+        self.activation = activation
+        self.inputs = inputs
+
+    def targets(self, x, labels=None) -> Answer:
+        """Return the function's answer to the batch `x`."""
+        outputs = call_numpy(
+            self._ask, select(x, self.inputs, "inputs"), (None, *self.output_shape)
+        )
+        logits = activations.to_logits(outputs, self.activation)
+        return Answer(outputs, logits, self.activation)
+
+    def fingerprint(self) -> str:
+        """Return the function's name, and what it answers."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return f"{name} {self.output_shape} {self.activation}"
+
+    def _ask(self, x) -> np.ndarray:
+        rows = len(keras.tree.flatten(x)[0])
+        answer = np.asarray(self.function(x), dtype="float32")
+        if answer.shape != (rows, *self.output_shape):
+            raise ValueError(
+                f"The teacher's function answered {rows} examples with an array of shape {answer.shape}; "
+                f"expected {(rows, *self.output_shape)}. Correct the function or output_shape=."
+            )
+        return answer
+
+    @property
+    def compilable(self) -> bool:
+        """False: it runs in Python."""
+        return False
+
+    @property
+    def known(self) -> bool:
+        """False for "linear", which is also what is taken when nothing is said."""
+        return self.activation != "linear"
+
+    def check_looks(self, x) -> None:
+        """Look at one batch."""
+        batch = keras.tree.map_structure(ops.convert_to_numpy, select(x, self.inputs, "inputs"))
+        found = activations.look_like(ops.convert_to_tensor(self._ask(batch)))
+        if found:
+            raise ValueError(
+                f"The teacher's answers were taken for logits, but one batch of them looks like "
+                f"probabilities ({found}): pass CallableTeacher(..., activation='{found}')."
+            )
+
+    def get_config(self) -> dict:
+        """A Python function has no config.
+
+        Raises:
+            ValueError: always, with what to save in its place.
+        """
+        raise ValueError(
+            "This distiller's teacher is a Python callable, which cannot be saved: save `distiller.student`, "
+            "or use `save_weights` and build the distiller again with the same teacher."
+        )

@@ -1,0 +1,241 @@
+"""Teachers made of the student: its average, and what it said before."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_distill as kd
+from keras_distill import epoch
+from tests.golden.response import softmax
+from tests.keras_distill.networks import (
+    Subclassed,
+    equal_weights,
+    examples,
+    mlp,
+    weights_of,
+    with_state,
+)
+
+SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def compiled(model, rate=0.1):
+    model.compile(keras.optimizers.SGD(rate), SCE)
+    return model
+
+
+# The average
+
+
+def test_the_average_follows_the_student_and_not_the_other_way_round():
+    x, y = examples(24)
+    student = with_state()
+    teacher = kd.teachers.EMATeacher(momentum=0.9)
+    model = compiled(kd.Distiller(teacher, student, "soft_targets"))
+    average = weights_of(student)
+    for step in range(30):
+        model.train_on_batch(x[:8], y[:8])
+        m = min(0.9, 1 - 1 / (step + 2))
+        average = [m * a + (1 - m) * s for a, s in zip(average, weights_of(student), strict=True)]
+    for found, expected in zip(weights_of(teacher.model), average, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert not equal_weights(weights_of(teacher.model), weights_of(student))
+    assert all(not v.trainable for v in teacher.model.variables)
+
+
+def test_the_average_teaches():
+    x, y = examples(24)
+    student = mlp()
+    teacher = kd.teachers.EMATeacher(momentum=0.5)
+    loss = kd.losses.SoftTargets()
+    model = compiled(kd.Distiller(teacher, student, loss))
+    model.train_on_batch(x, y)
+    before, now = teacher.model(x), student(x)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    expected = float(loss.compute_loss(before, now))
+    assert expected > 0
+    assert logs["soft_targets"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["save", "save_weights", "resume"])
+def test_the_average_is_saved_with_the_training(tmp_path, kind):
+    x, y = examples(24)
+
+    def make():
+        keras.utils.set_random_seed(1)
+        return compiled(kd.Distiller(kd.teachers.EMATeacher(0.9), with_state(), "soft_targets"))
+
+    whole = make()
+    whole.fit(x, y, epochs=4, verbose=0)
+    if kind == "resume":
+        file = tmp_path / "state.npz"
+        make().fit(x, y, epochs=2, verbose=0, callbacks=[kd.callbacks.Resume(file, delete=False)])
+        again = make()
+        again.fit(x, y, epochs=4, verbose=0, callbacks=[kd.callbacks.Resume(file)])
+    else:
+        half = make()
+        half.fit(x, y, epochs=2, verbose=0)
+        if kind == "save":
+            half.save(tmp_path / "half.keras")
+            again = keras.models.load_model(tmp_path / "half.keras")
+        else:
+            half.save_weights(tmp_path / "half.weights.h5")
+            again = make()
+            again.load_weights(tmp_path / "half.weights.h5")
+        again.fit(x, y, epochs=4, initial_epoch=2, verbose=0)
+    assert equal_weights(weights_of(again.student), weights_of(whole.student))
+    assert equal_weights(weights_of(again.teacher.model), weights_of(whole.teacher.model))
+
+
+def test_an_average_beside_another_teacher_and_of_a_subclassed_student():
+    x, y = examples(24)
+    student = Subclassed()
+    with pytest.raises(ValueError, match="has no weights yet: call it on a batch first"):
+        kd.Distiller(kd.teachers.EMATeacher(), student, "soft_targets")
+    student(x)
+    teachers = [mlp(width=16), kd.teachers.EMATeacher(0.5)]
+    terms = [kd.losses.SoftTargets(), kd.losses.SoftTargets(name="average")]
+    model = compiled(kd.Distiller(teachers, student, terms, student_activation="linear"))
+    history = model.fit(x, y, epochs=3, verbose=0).history
+    assert history["average"][-1] > 0
+    ensemble = kd.teachers.Ensemble([mlp(width=16), kd.teachers.EMATeacher(0.5)])
+    model = compiled(kd.Distiller(ensemble, mlp(), "soft_targets"))
+    before = weights_of(ensemble.members["1"].model)
+    model.fit(x, y, epochs=2, verbose=0)
+    assert not equal_weights(before, weights_of(ensemble.members["1"].model))
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
+def test_a_momentum_outside_is_refused(momentum):
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1"):
+        kd.teachers.EMATeacher(momentum)
+
+
+def test_an_average_follows_one_student_and_has_no_answers_to_store(tmp_path):
+    x, _ = examples(8)
+    teacher = kd.teachers.EMATeacher()
+    kd.Distiller(teacher, mlp(), "soft_targets")
+    with pytest.raises(ValueError, match="follows another student"):
+        kd.Distiller(teacher, mlp(), "soft_targets")
+    with pytest.raises(ValueError, match="change in every step: they cannot be stored"):
+        kd.SoftLabels.build(teacher, x, tmp_path, verbose=False)
+
+
+# What was said before
+
+
+def past(folder=None, epochs=4, **arguments):
+    keras.utils.set_random_seed(1)
+    teacher = kd.teachers.PastPredictions(24, 3, epochs, folder=folder, **arguments)
+    student = mlp()
+    loss = kd.losses.SoftTargets(temperature=1.0)
+    model = kd.Distiller(teacher, student, loss, student_loss_weight=0, student_inputs="x")
+    return compiled(model)
+
+
+def data(count=24):
+    x, y = examples(count)
+    return {"x": x, "index": np.arange(count)}, y
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_the_target_is_the_label_softened_by_the_epoch_before(tmp_path, kept):
+    model = past(tmp_path if kept == "disk" else None)
+    inputs, y = data()
+    truth = np.eye(3)[y]
+    said = None
+    for number in range(4):
+        epoch.begin(number)
+        target = np.asarray(model.teacher.targets(inputs_of(inputs), y).outputs)
+        share = 0.8 * (number + 1) / 4 if number else 0.0
+        expected = truth if said is None else (1 - share) * truth + share * said
+        np.testing.assert_allclose(target, expected, atol=1e-3 if kept == "disk" else 1e-5)
+        said = softmax(np.asarray(model.student(inputs["x"]), "float64"))
+        model.train_on_batch(inputs, y)
+    epoch.begin(0)
+
+
+def inputs_of(inputs):
+    return {name: tf.constant(value) for name, value in inputs.items()}
+
+
+def test_an_example_without_a_label_has_what_was_said_of_it():
+    model = past()
+    inputs, y = data()
+    unlabelled = np.full_like(y, -1)
+    found = model.teacher.targets(inputs_of(inputs), unlabelled).outputs
+    np.testing.assert_allclose(found, 1 / 3)
+    said = softmax(np.asarray(model.student(inputs["x"]), "float64"))
+    model.train_on_batch(inputs, y)
+    epoch.begin(1)
+    found = model.teacher.targets(inputs_of(inputs), unlabelled).outputs
+    epoch.begin(0)
+    np.testing.assert_allclose(found, said, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_a_resumed_training_has_the_same_past(tmp_path, kept):
+    inputs, y = data()
+
+    def folder(name):
+        return tmp_path / name if kept == "disk" else None
+
+    whole = past(folder("whole"))
+    whole.fit(inputs, y, batch_size=8, epochs=4, verbose=0)
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if self.epoch == 2 and batch == 1:
+                raise InterruptedError
+
+    file = tmp_path / "state.npz"
+    resume = kd.callbacks.Resume(file)
+    with pytest.raises(InterruptedError):
+        past(folder("killed")).fit(
+            inputs, y, batch_size=8, epochs=4, verbose=0, callbacks=[resume, Kill()]
+        )
+    again = past(folder("killed"))
+    resume = kd.callbacks.Resume(file)
+    again.fit(inputs, y, batch_size=8, epochs=4, verbose=0, callbacks=[resume])
+    assert equal_weights(weights_of(again.student), weights_of(whole.student))
+
+
+def test_saved_and_loaded_it_remembers(tmp_path):
+    inputs, y = data()
+    model = past()
+    model.fit(inputs, y, verbose=0)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    epoch.begin(1)
+    first, second = (m.teacher.targets(inputs_of(inputs), y).outputs for m in (model, again))
+    epoch.begin(0)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_numbers_outside_and_missing_labels_are_refused(tmp_path, kept):
+    model = past(tmp_path if kept == "disk" else None)
+    inputs, y = data()
+    with pytest.raises(ValueError, match="softens labels, and there are none"):
+        model.fit(inputs, verbose=0)
+    if kept == "disk":
+        with pytest.raises(ValueError, match="has examples=24, and the batch has number 24"):
+            model.fit({**inputs, "index": np.arange(1, 25)}, y, verbose=0)
+        with pytest.raises(ValueError, match="give another folder"):
+            kd.teachers.PastPredictions(25, 3, 4, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((0, 3, 4), "examples must be a whole number"),
+        ((24, 3, 4, 1.5), "share=1.5 must lie in 0..1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kd.teachers.PastPredictions(*arguments)

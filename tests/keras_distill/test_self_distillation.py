@@ -1,0 +1,169 @@
+"""A network that is its own teacher."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_distill as kd
+from tests.golden.response import soft_targets, softmax
+from tests.keras_distill.networks import Subclassed, equal_weights, mlp, weights_of
+
+SCE = "sparse_categorical_crossentropy"
+
+
+def cnn(activation=None):
+    """Three stages of maps: "stage0" 16×16, "stage1" 8×8, "stage2" 4×4."""
+    keras.utils.set_random_seed(2)
+    x = inputs = keras.Input((16, 16, 3))
+    for stage in range(3):
+        x = layers.Conv2D(4 * 2**stage, 3, strides=2 if stage else 1, padding="same")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU(name=f"stage{stage}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, activation=activation)(x))
+
+
+def images(count=12):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 16, 16, 3)).astype("float32"), np.arange(count) % 3
+
+
+def compiled(model, rate=0.05, **arguments):
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), SCE, metrics=["accuracy"], **arguments)
+    return model
+
+
+def test_auto_exits_are_the_ends_of_stages():
+    assert kd.SelfDistiller(cnn()).exits == ["stage0", "stage1"]
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_the_loss_is_that_of_the_paper(activation):
+    x, y = images()
+    model = kd.SelfDistiller(cnn(activation), student_loss_weight=0.7, feature_weight=0.5)
+    said = model.forward(x, training=True)
+    logits = {name: np.asarray(z, "float64") for name, z in said.logits.items()}
+    features = {name: np.asarray(f) for name, f in said.inner.items()}
+    hard = sum(-np.log(softmax(z)[np.arange(12), y]).mean() for z in logits.values())
+    end = logits.pop("final")
+    soft = sum(soft_targets(end, z, 3.0) for z in logits.values())
+    squares = sum(
+        ((features[name] - features["stage2"]) ** 2).mean() for name in ("exit_1", "exit_2")
+    )
+    model = compiled(kd.SelfDistiller(cnn(activation), student_loss_weight=0.7, feature_weight=0.5))
+    for head, other in zip(model._exit_heads, _heads_of(activation), strict=True):
+        head.set_weights(other)
+    logs = compiled(model, rate=0.0).train_on_batch(x, y, return_dict=True)
+    assert logs["student_loss"] == pytest.approx(hard, rel=1e-3)
+    assert logs["distillation_loss"] == pytest.approx(soft + 0.5 * squares, rel=1e-3)
+    assert logs["loss"] == pytest.approx(0.7 * hard + 0.3 * (soft + 0.5 * squares), rel=1e-3)
+
+
+def _heads_of(activation):
+    return [
+        head.get_weights()
+        for head in kd.SelfDistiller(cnn(activation), feature_weight=0.5)._exit_heads
+    ]
+
+
+def test_the_end_is_not_taught_by_the_exits():
+    x, y = images()
+    model = kd.SelfDistiller(cnn(), student_loss_weight=0.0)
+    top = weights_of(model.student.layers[-1])
+    compiled(model).train_on_batch(x, y)
+    assert equal_weights(weights_of(model.student.layers[-1]), top)
+    assert any(np.abs(w).max() > 0 for w in weights_of(model._exit_heads[0]))
+
+
+def test_history_shows_each_exit_and_the_student_has_none():
+    x, y = images()
+    model = compiled(kd.SelfDistiller(cnn()))
+    before = model.student.count_params()
+    history = model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0).history
+    for name in ("exit_1", "exit_2", "final"):
+        assert f"val_{name}_accuracy" in history
+    assert {"soft_targets_exit_1", "features_exit_2"} <= set(history)
+    assert model.student.count_params() == before
+    predicted = model.predict(x, verbose=0)
+    np.testing.assert_allclose(predicted["final"], model.student.predict(x, verbose=0), rtol=1e-4)
+
+
+def test_statistics_are_taken_once_in_a_step():
+    x, y = images()
+    model = compiled(kd.SelfDistiller(cnn()), rate=0.0)
+    alone = cnn()
+    alone.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(True))
+    model.train_on_batch(x, y)
+    alone.train_on_batch(x, y)
+    for found, expected in zip(weights_of(model.student), weights_of(alone), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["save", "resume"])
+def test_saved_and_resumed_it_goes_on(tmp_path, kind):
+    x, y = images()
+
+    def make():
+        keras.utils.set_random_seed(3)
+        return compiled(kd.SelfDistiller(cnn()))
+
+    def fit(model, **arguments):
+        model.fit(x, y, batch_size=4, verbose=0, **arguments)
+        return model
+
+    whole = fit(make(), epochs=3)
+    if kind == "resume":
+        file = tmp_path / "state.npz"
+        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
+        again = fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
+    else:
+        fit(make(), epochs=2).save(tmp_path / "half.keras")
+        again = fit(keras.models.load_model(tmp_path / "half.keras"), initial_epoch=2, epochs=3)
+    assert equal_weights(weights_of(again.student), weights_of(whole.student))
+    assert equal_weights(weights_of(again._exit_heads[0]), weights_of(whole._exit_heads[0]))
+
+
+def test_exits_of_sequences_leave_out_what_is_masked():
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8, mask_zero=True, name="embedded")(tokens)
+    x = layers.LSTM(8, return_sequences=True, name="first")(x)
+    x = layers.LSTM(6, name="second")(x)
+    model = keras.Model(tokens, layers.Dense(3)(x))
+    own = kd.SelfDistiller(model, exits=["first"], last="second", feature_weight=0.1)
+    x = np.random.default_rng(0).integers(1, 20, (12, 6))
+    x[:, 3:] = 0
+    y = np.arange(12) % 3
+    said = own(x)["exit_1"]
+    # Zeros at the end, however many, change nothing.
+    features = keras.Model(tokens, model.get_layer("first").output)(x[:, :])
+    head = own._exit_heads[0]
+    by_hand = head(features[:, :3], mask=np.ones((12, 3), bool))[0]
+    np.testing.assert_allclose(said, by_hand, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(compiled(own).fit(x, y, verbose=0).history["loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: kd.SelfDistiller("resnet8"), "takes a keras.Model, got str"),
+        (lambda: kd.SelfDistiller(cnn(), exits=["stage9"]), "has no layer 'stage9'"),
+        (lambda: kd.SelfDistiller(cnn(), exits=[]), "must name inner layers"),
+        (lambda: kd.SelfDistiller(Subclassed()), "has no weights yet"),
+        (
+            lambda: kd.SelfDistiller(cnn(), distillation_losses=kd.losses.PKT("stage0", "stage0")),
+            "and PKT reads something else",
+        ),
+        (lambda: kd.SelfDistiller(cnn(), feature_weight=-1), "feature_weight must be"),
+        (lambda: kd.SelfDistiller(cnn()).compile("sgd"), "'loss' cannot be `None`"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_a_flat_network():
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    model = kd.SelfDistiller(mlp(width=8), exits=["hidden"], last="hidden")
+    assert np.isfinite(compiled(model).fit(x, np.arange(12) % 3, verbose=0).history["loss"][0])
