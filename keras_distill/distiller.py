@@ -1,4 +1,4 @@
-"""Distiller: a student learns from a frozen teacher's answers and from the hard labels, with `fit`.
+"""Distiller: a student learns from a teacher's answers and from the hard labels, with `fit`.
 
 distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(temperature=4.0), student_loss_weight=0.1)
 distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -32,17 +32,20 @@ class Distiller(MixedLoss):
     in a step, whatever the number of losses.
 
     Args:
-        teacher: a trained `keras.Model` (it is frozen), or one of `keras_distill.teachers`; None where no
-            loss reads one (`losses.VirtualTeacher`).
+        teacher: a trained `keras.Model` (it is frozen), one of `keras_distill.teachers`, or stored labels
+            (`SoftLabels`); a list of these with one for each loss; None where no loss reads one
+            (`losses.VirtualTeacher`).
         student: the `keras.Model` to train.
         distillation_losses: one of `keras_distill.losses` (or `keras.distillation`), its name, or a list.
         distillation_loss_weights: the wᵢ, each a number ≥ 0 or a schedule (`schedules.warm_up(20)`); None
             for 1. 1000 is usual for some losses, see `losses.mix`.
         student_loss_weight: s, from 0 (no labels needed) to 1 (the teacher is not asked).
-        teacher_inputs: None, a key into the batch, or a callable from the batch to the teacher's inputs.
+        teacher_inputs: None, a key into the batch, or a callable from the batch to the teacher's inputs; a
+            list of these for a list of teachers.
         student_inputs: the same for the student.
         teacher_activation: what the teacher's outputs are: "linear" (logits), "softmax", "sigmoid", or "auto"
-            to look at its last layer; for several outputs also a structure of these.
+            to look at its last layer; for several outputs also a structure of these, for a list of teachers
+            a list.
         student_activation: the same for the student.
         example_weighting: None, or by what the soft losses weigh examples: "confidence", "margin",
             "true_label", or a function of (teacher_logits, labels); see `example_weighting`.

@@ -99,6 +99,51 @@ def test_stored_labels_teach_what_the_teacher_teaches(teacher, arrays, tmp_path,
     assert len({round(one, 5) for one in found}) == views
 
 
+def test_mixtures_and_photos_are_seen_as_the_teacher_saw_them(teacher, arrays, tmp_path):
+    from PIL import Image
+
+    files = []
+    for i, pixels in enumerate((arrays[0][:12] * 127).astype("uint8")):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(files[-1])
+    student = cnn(3)
+    for number, data in enumerate(
+        (
+            pipeline(arrays, mixup=1.0),
+            kd.data.photos(files, arrays[1][:12], SIZE, batch_size=5, augment=kd.data.Light()),
+            kd.data.photos(files, arrays[1][:12], SIZE, batch_size=5, cache_bytes=0),
+        )
+    ):
+        views = 1 if number == 2 else 2
+        labels = build(teacher, data, tmp_path / f"labels{number}", views=views)
+        joined = labels.attach(data)
+        np.testing.assert_allclose(
+            fitted(labels, student, joined), fitted(teacher, student, joined), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("kind", ["tflite", "saved_model", "callable"])
+def test_teachers_of_other_kinds_label(teacher, arrays, tmp_path, kind):
+    import tflite_export as te
+
+    if kind == "tflite":
+        te.export(teacher, tmp_path / "teacher.tflite")
+        other = kd.teachers.load(tmp_path / "teacher.tflite")
+    elif kind == "saved_model":
+        teacher.export(tmp_path / "served", verbose=False)
+        other = kd.teachers.load(tmp_path / "served", activation="linear")
+    else:
+        other = kd.teachers.CallableTeacher(lambda x: np.asarray(teacher(x)), (5,))
+    labels = build(other, arrays, tmp_path / "labels")
+    batch = next(iter(labels.attach(arrays, batch_size=COUNT)))[0]
+    np.testing.assert_allclose(
+        labels.targets(batch).logits, teacher(batch["inputs"]), rtol=1e-4, atol=1e-5
+    )
+    build(other, arrays, tmp_path / "labels")
+    with pytest.raises(ValueError, match="holds other labels: their teacher is"):
+        build(teacher, arrays, tmp_path / "labels")
+
+
 def test_half_precision_is_close(teacher, arrays, tmp_path):
     student = cnn(3)
     labels = build(teacher, arrays, tmp_path, dtype="float16")
