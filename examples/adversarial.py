@@ -7,6 +7,17 @@ scikit-learn's handwritten digits as numbers 0..1. An attack changes each pixel 
 student errs most (PGD, 10 steps). The robust teacher was trained on attacked pictures of its own. Measured on
 450 test digits, clean and attacked: a student alone, one distilled (`Distiller`), one with a discriminator
 beside (`AdversarialDistiller`), and one distilled on attacked pictures (`RobustDistiller`).
+
+It printed (mean ± standard deviation of 3 seeds):
+
+                                clean       attacked
+    robust teacher           98.7 ± 0.6 %   84.2 ± 1.0 %
+    student alone            96.6 ± 0.5 %   45.6 ± 1.6 %
+    student distilled        96.7 ± 0.1 %   52.9 ± 0.6 %
+    student discriminator    97.0 ± 0.3 %   52.7 ± 0.3 %
+    student robust           95.3 ± 0.4 %   67.0 ± 2.8 %
+
+Robustness costs a point on clean pictures. The discriminator adds nothing here that the seeds do not.
 """
 
 import argparse

@@ -8,6 +8,15 @@ learns the classes 0 to 6, and its embedding (64 numbers) is what is taught: dis
 (`RKDDistance`, `RKDAngle`), without any label. Measured is recall@1 among the unseen digits: how often the
 nearest other picture is of the same digit. The student alone learns the classes as the teacher did. Then the
 distilled one becomes int8, and is measured again as a phone would run it.
+
+It printed (mean ± standard deviation of 3 seeds):
+
+    teacher                      recall@1 96.5 ± 1.4 %
+    student alone                recall@1 93.9 ± 3.0 %
+    student distilled            recall@1 94.6 ± 2.3 %
+    … as int8, 6,448 bytes       recall@1 94.2 ± 2.7 %
+
+The distilled student saw no label; that it is better than the one alone is within the spread of the seeds.
 """
 
 import argparse

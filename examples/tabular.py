@@ -7,6 +7,14 @@ scikit-learn's breast cancer data: 569 tumours, 30 measurements, benign or malig
 testing, another split in each seed. The teacher is `HistGradientBoostingClassifier`, which Keras knows
 nothing of: it teaches as a `CallableTeacher`. A student of 530 weights learns alone, and from the teacher;
 both see the same numbers in the same order, with as many steps.
+
+It printed (test accuracy, mean ± standard deviation of 5 seeds; the file has 4,208 bytes):
+
+    teacher              95.7 ± 1.3 %
+    student alone        97.1 ± 1.5 %
+    student distilled    97.2 ± 1.3 %
+
+A weak teacher: the small network alone is better than the trees, and has nothing to learn from them.
 """
 
 import argparse
