@@ -7,6 +7,19 @@ scikit-learn's handwritten digits: each of three teachers was trained on 150 lab
 other augmentation; one of them on labels of which a third are wrong. The student sees no label, but what the
 teachers say of all 1,347 digits: the mean of all (AVER), weighed by how sure each is (entropy, EBKD), by how
 right it is (confidence, CA-MKD, which needs the labels of the digits), and of the best teacher alone.
+
+It printed (test accuracy, mean ± standard deviation of 3 seeds):
+
+    teacher 0                    95.2 ± 1.4 %
+    teacher 1                    95.0 ± 0.8 %
+    teacher 2, wrong labels      74.8 ± 1.9 %
+    student of teacher 0         93.8 ± 2.3 %
+    student of all, mean         96.1 ± 0.5 %
+    student of all, entropy      96.0 ± 0.4 %
+    student of all, confidence   96.6 ± 0.7 %
+
+Together they teach better than the best of them, the one with wrong labels included; how they are weighed
+matters less.
 """
 
 import argparse

@@ -1,10 +1,20 @@
 """Networks that teach each other, against each alone: deep mutual learning, without any trained teacher.
 
     python examples/online.py             # 3 seeds
-    python examples/online.py --quick     # 1 seed, fewer epochs
+    python examples/online.py --quick     # 2 seeds, fewer epochs
 
 scikit-learn's handwritten digits, 200 of them labelled; 450 for testing. Two small networks learn together
 (`MutualDistiller`), and each alone from the same weights, with the same data, order and steps.
+
+With --quick it printed (test accuracy, mean ± standard deviation of 2 seeds):
+
+    ensemble, together   92.0 ± 2.2 %
+    narrow, alone        86.2 ± 4.1 %
+    narrow, together     86.6 ± 3.3 %
+    wide, alone          94.9 ± 1.6 %
+    wide, together       94.6 ± 1.1 %
+
+After so few epochs neither gains, and the narrow one spoils the ensemble.
 """
 
 import argparse

@@ -7,6 +7,17 @@ scikit-learn's handwritten digits, 200 of them labelled, a tenth of the labels w
 the same weights, with as many steps: the labels alone; exits taught by the end (`SelfDistiller`); two
 generations (`born_again`, which trains as often again for each); its moving average (`EMATeacher`) and its
 predictions of an epoch ago (`PastPredictions`).
+
+With --quick it printed (test accuracy, mean ± standard deviation of 2 seeds):
+
+    alone                  88.6 ± 3.6 %
+    exits                  88.4 ± 7.2 %
+    average                90.3 ± 4.2 %
+    past                   88.8 ± 4.6 %
+    average, the average   86.2 ± 6.3 %
+    generation 2           90.4 ± 5.0 %
+
+Of two seeds nothing can be told but that it runs: the differences are within their spread.
 """
 
 import argparse
