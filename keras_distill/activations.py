@@ -164,6 +164,13 @@ def to_logits(outputs, activation: str):
     return logits
 
 
+def of_logits(logits, activation: str):
+    """Return outputs that end as `activation` says, of logits; the way back of `to_logits`."""
+    if activation == "softmax":
+        return ops.softmax(logits, axis=-1)
+    return ops.sigmoid(logits) if activation == "sigmoid" else logits
+
+
 def look_like(outputs) -> str | None:
     """Return "softmax" or "sigmoid" if one batch of `outputs` can hardly be anything else, else None."""
     values = ops.convert_to_numpy(ops.cast(outputs, "float32"))

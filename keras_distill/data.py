@@ -103,8 +103,8 @@ def arrays(
     batch_size: int = 32,
     seed: int = 0,
     augment: Augmentation | Sequence[Augmentation] | None = None,
-    mixup: float = 0.0,
     shuffle: bool = True,
+    mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """A data set of (float32 images, int32 labels) from arrays that lie in memory.
 
@@ -114,9 +114,9 @@ def arrays(
         seed: order and augmentation follow from this, the epoch and the index of the example.
         augment: `Light()`, `CropAndFlip()`, `RandAugment()`, a function with their arguments, or a list of
             these, one after the other.
+        shuffle: False for data that is measured on, in the order of the arrays.
         mixup: 0, or the alpha of mixup: each image is mixed with another one, of which it keeps at least
             half. The label is that of the larger share; the teacher sees the mixture.
-        shuffle: False for data that is measured on, in the order of the arrays.
     """
     x, y = np.asarray(x), np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -148,9 +148,9 @@ def photos(
     batch_size: int = 32,
     seed: int = 0,
     augment: Augmentation | Sequence[Augmentation] | None = None,
-    mixup: float = 0.0,
     shuffle: bool = True,
     cache_bytes: int = CACHE_BYTES,
+    mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """A data set of (float32 photos 0..255, int32 labels) from files.
 
@@ -226,9 +226,9 @@ def image_folder(
     seed: int = 0,
     validation_split: float = 0.2,
     augment: Augmentation | Sequence[Augmentation] | None = None,
-    mixup: float = 0.0,
     strict: bool = False,
     cache_bytes: int = CACHE_BYTES,
+    mixup: float = 0.0,
 ) -> ImageFolder:
     """Data sets of a folder of photos, listed as `list_folder` says and read as `photos` says.
 

@@ -9,7 +9,6 @@ distiller.student.save("student.keras")         # a plain Keras model
 import warnings
 
 import keras
-from keras import ops
 
 from keras_distill import balancing, checks, hard_loss, losses, train_step
 from keras_distill.losses.logit_loss import LogitLoss
@@ -262,8 +261,7 @@ class Distiller(MixedLoss):
 
     def soft(self, batch: Batch, answer: Answer, targets) -> list:
         """Return the weighted value of each distillation loss."""
-        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(batch.x) if leaf is not None))[0]
-        return self.soft_terms.values(batch, targets, answer, self._hard_loss, rows)
+        return self.soft_terms.values(batch, targets, answer, self._hard_loss)
 
     def trained(self) -> list:
         """Return the student, its inputs and the losses."""

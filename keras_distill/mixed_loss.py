@@ -81,11 +81,11 @@ class MixedLoss(DistillationModel):
             return self._mix(Batch(x, y, sample_weight, python), answer, targets)
 
     def _mix(self, batch: Batch, answer: Answer, targets):
-        x, y, sample_weight = batch.x, batch.labels, batch.sample_weight
-        rows = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-        share = self.student_loss_weight
+        rows, share = batch.rows, self.student_loss_weight
         # Where the labels do not count they may be anything: −1 is a usual mark of "none".
-        student_loss = self.hard(y, answer.outputs, sample_weight) if share > 0 else 0.0
+        student_loss = 0.0
+        if share > 0:
+            student_loss = self.hard(batch.labels, answer.outputs, batch.sample_weight)
         soft = self.soft(batch, answer, targets) if share < 1 else []
         distillation_loss = sum(soft, 0.0)
         if self.loss_balancing is None or not soft:

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import checks, losses
-from keras_distill.losses.logit_loss import LogitLoss, one_hot
+from keras_distill import activations, checks, losses
+from keras_distill.losses.logit_loss import LogitLoss, cross_entropy, one_hot
 from keras_distill.network import Answer, Network
 from keras_distill.optimizers import PerGroup
 from keras_distill.several_heads import SeveralHeads
@@ -159,12 +159,11 @@ class MutualDistiller(SeveralHeads):
 
     def soft(self, batch: Batch, answer, targets) -> list:
         """Return what each peer is to learn from its targets."""
-        rows = ops.shape(answer.each[0].logits)[0]
         found = []
         for i, own in enumerate(answer.each):
             hard = None if self._hard_loss is None else self._hard_loss[self._peer_names[i]]
             values = [
-                sum(self.soft_terms.values(batch, target, own, hard, rows), 0.0)
+                sum(self.soft_terms.values(batch, target, own, hard), 0.0)
                 for target in self._targets_of(i, answer.each, batch.labels)
             ]
             found.append(sum(values, 0.0) / len(values))
@@ -187,7 +186,7 @@ class MutualDistiller(SeveralHeads):
                 "target='peers'."
             )
         truth = one_hot(labels, logits[0])
-        errors = -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)
+        errors = cross_entropy(truth, logits)
         chosen = ops.one_hot(ops.argmin(errors, axis=0), len(answers), axis=0, dtype="float32")
         return [Answer(None, ops.sum(chosen[..., None] * logits, axis=0), answers[0].activations)]
 
@@ -272,7 +271,4 @@ def _named(peers) -> dict[str, keras.Model]:
 def _together(answers: list[Answer]):
     """The ensemble's outputs, in the form of the peers': the mean of their logits."""
     logits = sum(answer.logits for answer in answers) / len(answers)
-    end = answers[0].activations
-    if end == "softmax":
-        return ops.softmax(logits, axis=-1)
-    return ops.sigmoid(logits) if end == "sigmoid" else logits
+    return activations.of_logits(logits, answers[0].activations)

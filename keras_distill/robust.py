@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_distill import losses, schedules, train_step
 from keras_distill.distiller import Distiller
-from keras_distill.losses.logit_loss import one_hot
+from keras_distill.losses.logit_loss import cross_entropy, one_hot
 from keras_distill.network import Answer
 from keras_distill.soft_loss import Batch
 
@@ -107,8 +107,7 @@ class RobustDistiller(Distiller):
 
         def error(changed):
             logits = self._network.answer(changed, training=False).logits
-            truth = one_hot(labels, logits)
-            return -ops.sum(truth * ops.log_softmax(logits, axis=-1))
+            return ops.sum(cross_entropy(one_hot(labels, logits), logits))
 
         noise = keras.random.uniform(ops.shape(x), -self.epsilon, self.epsilon, seed=self._seed)
         found = self._within(x + noise, x)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import losses, schedules
+from keras_distill import activations, losses, schedules
 from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.network import Answer, Network
 from keras_distill.pairs import stages
@@ -213,7 +213,7 @@ class SelfDistiller(SeveralHeads):
             mask = getattr(features, "_keras_mask", None)
             found, inner[name] = head(features, training=training, mask=mask)
             logits[name] = ops.cast(found, "float32")
-            outputs[name] = _ended(logits[name], own.activations)
+            outputs[name] = activations.of_logits(logits[name], own.activations)
         kinds = dict.fromkeys(outputs, own.activations)
         return Answer(outputs, logits, kinds, inner)
 
@@ -221,8 +221,7 @@ class SelfDistiller(SeveralHeads):
         """Return what the exits are to learn from the end."""
         end = {name: answer.logits[_FINAL] for name in answer.logits}
         teacher = Answer(end, end, answer.activations, {_FINAL: answer.inner[self._last]})
-        rows = ops.shape(answer.logits[_FINAL])[0]
-        return self.soft_terms.values(batch, teacher, answer, self._hard_loss, rows)
+        return self.soft_terms.values(batch, teacher, answer, self._hard_loss)
 
     def trained(self) -> list:
         """Return the model, the heads and the losses."""
@@ -283,10 +282,3 @@ def _terms(given, weights, names: list[str], feature_weight) -> SoftTerms:
             found.append(losses.Hint(_FINAL, name, connector=None, name=f"features_{name}"))
             of_each.append(schedules.checked("feature_weight", feature_weight))
     return SoftTerms(found, of_each, None, None)
-
-
-def _ended(logits, activation: str):
-    """Outputs as the network's own are."""
-    if activation == "softmax":
-        return ops.softmax(logits, axis=-1)
-    return ops.sigmoid(logits) if activation == "sigmoid" else logits

@@ -91,6 +91,11 @@ class Batch:
     sample_weight: Any = None
     python: bool = False
 
+    @property
+    def rows(self):
+        """How many examples it has."""
+        return ops.shape(next(leaf for leaf in keras.tree.flatten(self.x) if leaf is not None))[0]
+
 
 def value(
     term: Term,
@@ -134,8 +139,7 @@ def value(
     if weighting is not None:
         trust = _trust(term, weighting, targets, ours.of(answer.logits), labels, hard, columns)
         if callable(weighting) and batch.python:
-            rows = ops.shape(keras.tree.flatten(student)[0])[0]
-            trust = [_checked_by(example_weighting.refuse_bad, one, rows) for one in trust]
+            trust = [_checked_by(example_weighting.refuse_bad, one, batch.rows) for one in trust]
         weights = [_product(*pair) for pair in zip(weights, trust, strict=True)]
     if "mask" in takes:
         arguments["mask"] = term.masks(answer)

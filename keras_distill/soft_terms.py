@@ -146,7 +146,7 @@ class SoftTerms:
             else:
                 _warn_of_reuse(term.loss, shapes)
 
-    def values(self, batch, targets, answer: Answer, hard_losses, rows) -> list:
+    def values(self, batch, targets, answer: Answer, hard_losses) -> list:
         """Return the weighted value of each loss, and note the bare ones in the trackers."""
         weighted = []
         for number, term in enumerate(self.terms):
@@ -154,7 +154,7 @@ class SoftTerms:
             value = soft_loss.value(
                 term, batch, theirs, answer, hard_losses, self.weighting, self._columns(term)
             )
-            term.tracker.update_state(value, sample_weight=rows)
+            term.tracker.update_state(value, sample_weight=batch.rows)
             weighted.append(schedules.value(term.weight) * value)
         return weighted
 

@@ -223,6 +223,11 @@ def standardized(logits):
     return ops.where(ops.isfinite(logits), scaled, logits)
 
 
+def cross_entropy(truth, logits):
+    """Return `−Σ truth·log softmax(logits)` over the classes, `(batch, ...)`."""
+    return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)
+
+
 def one_hot(labels, logits):
     """Return the labels as float32 `(batch, ..., classes)`, 1 at the true class, like `logits`.
 

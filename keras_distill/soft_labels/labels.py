@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_distill import epoch, schedules
+from keras_distill import activations, epoch, schedules
 from keras_distill.connectors import never_negative
 from keras_distill.locking import only_one
 from keras_distill.network import TARGETS, Answer
@@ -229,7 +229,8 @@ class SoftLabels(Teacher):
             _dense(f"logits/{i}", labels, classes) for i, classes in enumerate(manifest.classes)
         ]
         outputs = [
-            _activated(one, kind) for one, kind in zip(logits, manifest.activations, strict=True)
+            activations.of_logits(one, kind)
+            for one, kind in zip(logits, manifest.activations, strict=True)
         ]
         inner = {
             name: ops.cast(labels[f"{_FEATURES}{name}"], "float32") for name in self.layer_names
@@ -386,12 +387,6 @@ def _dense(name: str, labels: dict, classes: int):
         ops.reshape(stored, (-1,)),
     )
     return ops.reshape(dense, (-1, *shape, classes))
-
-
-def _activated(logits, activation: str):
-    if activation == "softmax":
-        return ops.softmax(logits, axis=-1)
-    return ops.sigmoid(logits) if activation == "sigmoid" else logits
 
 
 class _Progress:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_distill.losses.logit_loss import one_hot
+from keras_distill.losses.logit_loss import cross_entropy, one_hot
 from keras_distill.network import Answer
 from keras_distill.soft_loss import Outputs
 from keras_distill.teachers.several import Several
@@ -197,6 +197,6 @@ def _probabilities(logits, kind: str):
 def _cross_entropy(logits, truth, kind: str):
     """−Σ truth·log p over the classes; of a sigmoid the sum over labels and both answers."""
     if kind == "softmax":
-        return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)
+        return cross_entropy(truth, logits)
     yes, no = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
     return -ops.sum(truth * yes + (1.0 - truth) * no, axis=-1)

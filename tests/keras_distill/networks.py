@@ -1,8 +1,10 @@
-"""Tiny networks that the tests share."""
+"""Tiny networks that the tests share, and a training with a break."""
 
 import keras
 import numpy as np
 from keras import layers
+
+import keras_distill as kd
 
 
 def mlp(classes=3, width=8, activation=None, features=4, name=None, **options):
@@ -52,3 +54,31 @@ def equal_weights(first, second):
     return len(first) == len(second) and all(
         np.array_equal(a, b) for a, b in zip(first, second, strict=True)
     )
+
+
+def with_a_break(kind, make, x, y, folder, batch_size=8):
+    """Two models that `make` made: trained for three epochs at once, and with a break after two.
+
+    Args:
+        kind: how it goes on after the break: "save", "save_weights" or "resume".
+    """
+
+    def fit(model, **arguments):
+        model.fit(x, y, batch_size=batch_size, verbose=0, **arguments)
+        return model
+
+    whole = fit(make(), epochs=3)
+    if kind == "resume":
+        file = folder / "state.npz"
+        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
+        return whole, fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
+    half = fit(make(), epochs=2)
+    if kind == "save":
+        half.save(folder / "half.keras")
+        again = keras.models.load_model(folder / "half.keras")
+    else:
+        half.save_weights(folder / "half.weights.h5")
+        again = make()
+        again.optimizer.build(again.trainable_variables)  # as Keras wants it
+        again.load_weights(folder / "half.weights.h5")
+    return whole, fit(again, initial_epoch=2, epochs=3)

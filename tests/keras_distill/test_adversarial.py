@@ -9,7 +9,14 @@ from keras import layers
 import keras_distill as kd
 from keras_distill import losses
 from tests.golden.response import soft_targets, softmax
-from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of, with_state
+from tests.keras_distill.networks import (
+    equal_weights,
+    examples,
+    mlp,
+    weights_of,
+    with_a_break,
+    with_state,
+)
 
 SCE = "sparse_categorical_crossentropy"
 
@@ -142,18 +149,7 @@ def test_saved_and_resumed_it_goes_on(tmp_path, kind):
         model.compile(keras.optimizers.Adam(0.01), SCE)
         return model
 
-    def fit(model, **arguments):
-        model.fit(x, y, batch_size=8, verbose=0, **arguments)
-        return model
-
-    whole = fit(make(), epochs=3)
-    if kind == "resume":
-        file = tmp_path / "state.npz"
-        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
-        again = fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
-    else:
-        fit(make(), epochs=2).save(tmp_path / "half.keras")
-        again = fit(keras.models.load_model(tmp_path / "half.keras"), initial_epoch=2, epochs=3)
+    whole, again = with_a_break(kind, make, x, y, tmp_path)
     assert len(again.distillation_losses) == 2
     assert equal_weights(weights_of(again.student), weights_of(whole.student))
     first, second = (m.adversary.discriminator for m in (again, whole))
@@ -258,15 +254,13 @@ def test_it_makes_a_student_more_robust():
     assert second > first + 0.2
 
 
-def test_a_robust_distiller_is_saved(tmp_path):
+@pytest.mark.parametrize("kind", ["save", "resume"])
+def test_a_robust_distiller_goes_on(tmp_path, kind):
     x, y = examples(24)
-    model = robust()
-    model.fit(x, y, verbose=0)
-    model.save(tmp_path / "m.keras")
-    again = keras.models.load_model(tmp_path / "m.keras")
+    # Attacks begin at random: the states of the seeds are kept too.
+    whole, again = with_a_break(kind, robust, x, y, tmp_path)
     assert again.get_config()["epsilon"] == pytest.approx(0.3)
-    assert equal_weights(weights_of(again.student), weights_of(model.student))
-    again.fit(x, y, verbose=0)
+    assert equal_weights(weights_of(again.student), weights_of(whole.student))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.keras_distill.networks import (
     examples,
     mlp,
     weights_of,
+    with_a_break,
     with_state,
 )
 
@@ -66,24 +67,7 @@ def test_the_average_is_saved_with_the_training(tmp_path, kind):
         keras.utils.set_random_seed(1)
         return compiled(kd.Distiller(kd.teachers.EMATeacher(0.9), with_state(), "soft_targets"))
 
-    whole = make()
-    whole.fit(x, y, epochs=4, verbose=0)
-    if kind == "resume":
-        file = tmp_path / "state.npz"
-        make().fit(x, y, epochs=2, verbose=0, callbacks=[kd.callbacks.Resume(file, delete=False)])
-        again = make()
-        again.fit(x, y, epochs=4, verbose=0, callbacks=[kd.callbacks.Resume(file)])
-    else:
-        half = make()
-        half.fit(x, y, epochs=2, verbose=0)
-        if kind == "save":
-            half.save(tmp_path / "half.keras")
-            again = keras.models.load_model(tmp_path / "half.keras")
-        else:
-            half.save_weights(tmp_path / "half.weights.h5")
-            again = make()
-            again.load_weights(tmp_path / "half.weights.h5")
-        again.fit(x, y, epochs=4, initial_epoch=2, verbose=0)
+    whole, again = with_a_break(kind, make, x, y, tmp_path)
     assert equal_weights(weights_of(again.student), weights_of(whole.student))
     assert equal_weights(weights_of(again.teacher.model), weights_of(whole.teacher.model))
 

@@ -12,6 +12,7 @@ from tests.keras_distill.networks import (
     examples,
     mlp,
     weights_of,
+    with_a_break,
     with_state,
 )
 
@@ -148,26 +149,7 @@ def test_saved_and_resumed_it_goes_on(tmp_path, kind, several):
         adams = [keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1, momentum=0.9)]
         return compiled(model, adams if several else adams[0])
 
-    def fit(model, **arguments):
-        model.fit(x, y, batch_size=8, verbose=0, **arguments)
-        return model
-
-    whole = fit(make(), epochs=3)
-    if kind == "resume":
-        file = tmp_path / "state.npz"
-        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
-        again = fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
-    else:
-        half = fit(make(), epochs=2)
-        if kind == "save":
-            half.save(tmp_path / "half.keras")
-            again = keras.models.load_model(tmp_path / "half.keras")
-        else:
-            half.save_weights(tmp_path / "half.weights.h5")
-            again = make()
-            again.optimizer.build(again.trainable_variables)  # as Keras wants it
-            again.load_weights(tmp_path / "half.weights.h5")
-        fit(again, initial_epoch=2, epochs=3)
+    whole, again = with_a_break(kind, make, x, y, tmp_path)
     for found, expected in zip(again.peers.values(), whole.peers.values(), strict=True):
         assert equal_weights(weights_of(found), weights_of(expected))
 

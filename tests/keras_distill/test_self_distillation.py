@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_distill as kd
 from tests.golden.response import soft_targets, softmax
-from tests.keras_distill.networks import Subclassed, equal_weights, mlp, weights_of
+from tests.keras_distill.networks import Subclassed, equal_weights, mlp, weights_of, with_a_break
 
 SCE = "sparse_categorical_crossentropy"
 
@@ -108,18 +108,7 @@ def test_saved_and_resumed_it_goes_on(tmp_path, kind):
         keras.utils.set_random_seed(3)
         return compiled(kd.SelfDistiller(cnn()))
 
-    def fit(model, **arguments):
-        model.fit(x, y, batch_size=4, verbose=0, **arguments)
-        return model
-
-    whole = fit(make(), epochs=3)
-    if kind == "resume":
-        file = tmp_path / "state.npz"
-        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
-        again = fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
-    else:
-        fit(make(), epochs=2).save(tmp_path / "half.keras")
-        again = fit(keras.models.load_model(tmp_path / "half.keras"), initial_epoch=2, epochs=3)
+    whole, again = with_a_break(kind, make, x, y, tmp_path, batch_size=4)
     assert equal_weights(weights_of(again.student), weights_of(whole.student))
     assert equal_weights(weights_of(again._exit_heads[0]), weights_of(whole._exit_heads[0]))
 
