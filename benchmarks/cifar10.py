@@ -36,6 +36,16 @@ def of_teacher(pixels):
     return (pixels - IMAGENET_MEAN) / IMAGENET_STD
 
 
+def load(path: Path | None):
+    """((x_train, y_train), (x_test, y_test)) of an .npz file, or of `keras.datasets`."""
+    if path is None:
+        arrays = keras.datasets.cifar10.load_data()
+    else:
+        with np.load(path) as file:
+            arrays = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")]
+    return [(x, y.reshape(-1)) for x, y in arrays]
+
+
 def accuracy(model, inputs, labels) -> float:
     """Share of right answers."""
     return float(np.mean(model.predict(inputs, batch_size=500, verbose=0).argmax(-1) == labels))
@@ -115,12 +125,7 @@ def main():
         "--results", type=Path, default=Path(__file__).parent / "results/cifar10.json"
     )
     arguments = parser.parse_args()
-    if arguments.data is None:
-        arrays = keras.datasets.cifar10.load_data()
-    else:
-        with np.load(arguments.data) as file:
-            arrays = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")]
-    arrays = [(x, y.reshape(-1)) for x, y in arrays]
+    arrays = load(arguments.data)
     teacher = keras.models.load_model(arguments.teacher)
     folder = arguments.work / f"{arguments.epochs}_epochs_seed_{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ wanted image size. The new head is trained first, then the whole network with a 
 BatchNormalization stays as it was trained, because a few hundred photos make poor statistics.
 """
 
-import difflib
 import inspect
 from pathlib import Path
 
@@ -18,17 +17,9 @@ import numpy as np
 
 from keras_distill.app import results, training
 from keras_distill.layer_tree import all_layers
+from keras_distill.teacher_files import applications
 
 HEAD = "predictions"
-
-
-def application_names() -> list[str]:
-    """Classifiers of `keras.applications`."""
-    return sorted(
-        name
-        for name, value in vars(keras.applications).items()
-        if inspect.isfunction(value) and name[0].isupper()
-    )
 
 
 def application(
@@ -45,35 +36,20 @@ def application(
     Raises:
         ValueError: unknown name, or weights that cannot be had.
     """
-    known = {key.lower(): key for key in application_names()}
-    if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3)
+    found = applications.find(name)
+    if found is None:
         raise ValueError(
             f"There is no teacher {name!r}: pass a .keras file or a name of keras.applications"
-            + (f", such as {', '.join(known[key] for key in near)}." if near else ".")
+            f"{applications.near(name)}."
         )
-    name = known[name.lower()]
     if weights is not None and str(weights).endswith(".keras"):
         body = features(keras.models.load_model(weights, compile=False), image_size)
     else:
-        if weights not in (None, "imagenet") and not Path(weights).is_file():
-            raise ValueError(f"There is no weights file {weights}.")
-        try:
-            body = getattr(keras.applications, name)(
-                include_top=False,
-                weights=weights if weights is None else str(weights),
-                input_shape=(image_size, image_size, 3),
-            )
-        except Exception as error:
-            if weights == "imagenet":
-                raise ValueError(
-                    f"The ImageNet weights of {name} cannot be downloaded: pass --teacher-weights "
-                    f"with a file that holds them."
-                ) from error
-            raise ValueError(
-                f"{weights} does not hold the weights of {name} without its classifier: {error}"
-            ) from error
-    return _with_preprocessing(body, name)
+        shape = (image_size, image_size, 3)
+        body = applications.build(
+            found, weights, "--teacher-weights", include_top=False, input_shape=shape
+        )
+    return _with_preprocessing(body, found)
 
 
 def _with_preprocessing(body: keras.Model, name: str):

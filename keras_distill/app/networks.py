@@ -20,6 +20,7 @@ from keras_distill.app.file_classifier import (
     photo_size,
     same_classes,
 )
+from keras_distill.teacher_files import applications
 
 
 def card_of(network: Classifier, listing: data.Listing) -> card.Card:
@@ -103,7 +104,7 @@ def teacher_network(
 
 def is_name(network) -> bool:
     """Whether it is a name: a folder that is called the same (the output's, say) does not change that."""
-    names = ("imagenet", *students.STUDENTS, *finetune.application_names())
+    names = ("imagenet", *students.STUDENTS, *applications.names())
     return str(network).lower() in map(str.lower, names)
 
 

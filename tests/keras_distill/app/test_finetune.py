@@ -6,6 +6,7 @@ import pytest
 
 from keras_distill import data
 from keras_distill.app import finetune
+from keras_distill.teacher_files import applications
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_applications_see_what_their_own_preprocessing_makes(name, normalization
     monkeypatch.setattr(  # the preprocessing is the question, not the network
         keras.applications, name, lambda **_: keras.Model(inputs, keras.layers.Identity()(inputs))
     )
-    monkeypatch.setattr(finetune, "application_names", lambda: [name])
+    monkeypatch.setattr(applications, "names", lambda: [name])
     body, (mean, std) = finetune.application(name.upper(), None, 32)
     assert (mean, std) == normalization
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
