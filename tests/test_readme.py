@@ -129,7 +129,9 @@ def test_who_teaches_and_when_runs(tmp_path, monkeypatch):
         "train": tf.data.Dataset.from_tensor_slices((x, np.arange(8) % 3)).batch(4),
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "build_student": network,
-        **{name: network() for name in ("first", "second", "student", "assistant", "sees", "hears")},
+        **{
+            name: network() for name in ("first", "second", "student", "assistant", "sees", "hears")
+        },
     }
     (block,) = (block for block in blocks("python") if "kd.MutualDistiller" in block)
     assert block.count("epochs=30") == 3

@@ -12,7 +12,7 @@ from keras_distill.losses.logit_loss import one_hot
 from keras_distill.network import Answer, select
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.model import ModelTeacher
-from keras_distill.train_step import call_numpy_flat
+from keras_distill.train_step import call_numpy_flat, required
 
 
 class _Average(keras.layers.Layer):
@@ -252,7 +252,9 @@ class _InMemory(keras.layers.Layer):
         self.built = True
 
     def read(self, indices):
-        return ops.take(self.table, indices, axis=0)
+        examples = self.table.shape[0]
+        inside = ops.all((indices >= 0) & (indices < examples))
+        return ops.take(self.table, required(indices, inside, _outside(examples)), axis=0)
 
     def write(self, indices, predictions) -> None:
         self.table.assign(ops.scatter_update(self.table, indices[:, None], predictions))
@@ -288,12 +290,15 @@ class _OnDisk:
         return [np.int32(0)]
 
     def _check(self, indices) -> None:
-        outside = indices[(indices < 0) | (indices >= self._shape[0])]
-        if len(outside):
-            raise ValueError(
-                f"PastPredictions has examples={self._shape[0]}, and the batch has number {outside[0]}: "
-                "number the examples from 0."
-            )
+        if ((indices < 0) | (indices >= self._shape[0])).any():
+            raise ValueError(_outside(self._shape[0]))
+
+
+def _outside(examples: int) -> str:
+    return (
+        f"PastPredictions has examples={examples}, and a number in the batch is not from 0 to "
+        f"{examples - 1}: number the examples from 0."
+    )
 
 
 def _table(path: str, shape: tuple[int, int]) -> np.ndarray:

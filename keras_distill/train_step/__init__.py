@@ -1,10 +1,11 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has seven functions:
+A backend's module has eight functions:
 
     train_step(model, data)                   # a step of a `training.DistillationModel`
     building(model, train_function)           # the function of `fit`, which traces the step once
     call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
+    required(tensor, condition, sentence)     # the tensor, or an error with the sentence
     gradient_of_input(function, x)            # its slope at x, for attacks on inputs
     plain_errors()                            # within it, such a function's exceptions come out as they are
     replicas()                                # how many devices share a batch
@@ -58,6 +59,14 @@ def call_numpy_flat(function, inputs, specs):
         specs: (shape, dtype) of each output.
     """
     return _of_backend("call_numpy_flat")(function, inputs, specs)
+
+
+def required(tensor, condition, sentence: str):
+    """Return `tensor` where `condition`, a scalar, is true; else the training stops with a ValueError.
+
+    XLA leaves the check out.
+    """
+    return _of_backend("required")(tensor, condition, sentence)
 
 
 def gradient_of_input(function, x):

@@ -138,9 +138,19 @@ def call_numpy_flat(function, inputs, specs):
 _raised: collections.deque[Exception] = collections.deque(maxlen=8)
 
 
+_REQUIRED = re.compile(r"<keras_distill: (.+?)>")
+
+
+def required(tensor, condition, sentence):
+    """The tensor, after an assertion whose sentence `plain_errors` finds."""
+    check = tf.debugging.Assert(condition, [f"<keras_distill: {sentence}>"])
+    with tf.control_dependencies([check]):
+        return tf.identity(tensor)
+
+
 @contextlib.contextmanager
 def plain_errors():
-    """Within it, an exception of a function of `call_numpy_flat` leaves as it was raised."""
+    """Within it, what `call_numpy_flat` and `required` found wrong leaves as a plain exception."""
     try:
         yield
     except Exception as error:
@@ -148,6 +158,8 @@ def plain_errors():
         own = [one for one in _raised if str(one) and str(one) in str(error)]
         if own:
             raise own[-1] from None
+        if sentence := _REQUIRED.search(str(error)):
+            raise ValueError(sentence[1]) from None
         label = re.search(r"Received a label value of (-?\d+) .* \[0, (\d+)\)", str(error))
         if isinstance(error, tf.errors.InvalidArgumentError) and label:
             raise ValueError(finite.wrong_label(*map(int, label.groups()))) from None

@@ -206,9 +206,12 @@ def test_numbers_outside_and_missing_labels_are_refused(tmp_path, kept):
     inputs, y = data()
     with pytest.raises(ValueError, match="softens labels, and there are none"):
         model.fit(inputs, verbose=0)
+    for wrong in (1, -1):
+        with pytest.raises(
+            ValueError, match="examples=24, and a number in the batch is not from 0"
+        ):
+            model.fit({**inputs, "index": np.arange(24) + wrong}, y, verbose=0)
     if kept == "disk":
-        with pytest.raises(ValueError, match="has examples=24, and the batch has number 24"):
-            model.fit({**inputs, "index": np.arange(1, 25)}, y, verbose=0)
         with pytest.raises(ValueError, match="give another folder"):
             kd.teachers.PastPredictions(25, 3, 4, folder=tmp_path)
 
