@@ -52,7 +52,7 @@ def label(folder: Path) -> None:
     import keras_distill as kd
     from keras_distill.soft_labels import labels
 
-    labels._SHARD_BYTES = 8_000  # hundreds of shards, to be killed between and in
+    labels._SHARD_ROWS = 80  # hundreds of shards, to be killed between and in
     kd.SoftLabels.build(networks()[0], data(), folder / "labels", views=3, verbose=False)
 
 

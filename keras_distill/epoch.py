@@ -38,14 +38,17 @@ def begin(epoch: int, views: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def showing(number: int):
-    """Within this context data sets that begin show view `number`."""
-    before = int(view())
+def showing(number: int, epoch: int | None = None):
+    """Within this context data sets that begin show view `number`, in the order of `epoch` if given."""
+    before = int(variable()), int(view())
     view().assign(number)
+    if epoch is not None:
+        variable().assign(epoch)
     try:
         yield
     finally:
-        view().assign(before)
+        for one, value in zip((variable(), view()), before, strict=True):
+            one.assign(value)
 
 
 def _on_cpu(name: str):
@@ -125,7 +128,7 @@ def in_order(arrays, batch_size: int):
 def _batches(arrays, order, batch_size):
     import tensorflow as tf
 
-    arrays = _tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
+    arrays = tuples(keras.tree.map_structure(tf.convert_to_tensor, arrays))
     count = len(keras.tree.flatten(arrays)[0])
     if not count:
         raise ValueError("There are no examples: the arrays have length 0.")
@@ -139,10 +142,10 @@ def _batches(arrays, order, batch_size):
     return without_autotuning(batches.apply(length).prefetch(2))
 
 
-def _tuples(structure):
-    """`structure` with tuples for lists, which tf.data would take for tensors."""
+def tuples(structure):
+    """Return `structure` with tuples for lists, which tf.data would take for tensors."""
     if isinstance(structure, dict):
-        return {key: _tuples(value) for key, value in structure.items()}
+        return {key: tuples(value) for key, value in structure.items()}
     if isinstance(structure, list | tuple):
-        return tuple(_tuples(value) for value in structure)
+        return tuple(tuples(value) for value in structure)
     return structure

@@ -1,12 +1,12 @@
 """Labelling: the teacher answers every view of every example once, shard by shard.
 
-label(teacher, source, folder, manifest, worker=0, num_workers=1)
+label(teacher, source, Share(folder, manifest, worker=0, num_workers=1))
 
 A shard is written when all its rows are there. What is written is never asked for again: called anew after it
 was killed, it goes on with the shards that are missing, and the batches that the teacher sees are the same.
 """
 
-from pathlib import Path
+import dataclasses
 
 import keras
 import numpy as np
@@ -15,25 +15,93 @@ import tensorflow as tf
 from keras_distill import epoch
 from keras_distill.soft_labels import shards, sketch
 from keras_distill.soft_labels.manifest import Manifest
+from keras_distill.soft_labels.shards import Share
 from keras_distill.soft_labels.sources import Source
 from keras_distill.teachers import Teacher
 
 
-def answering(teacher: Teacher, spec, manifest: Manifest | None = None):
-    """Return the compiled function from a batch to the arrays of its rows, by their names.
+def label(teacher: Teacher, source: Source, share: Share, first=None, progress=None) -> int:
+    """Write the shards that are missing of a process's share; return how many examples there are.
 
     Args:
         teacher: who answers.
-        spec: `tf.TensorSpec`s of `(x, y)` or `(x,)`, of any size.
-        manifest: which of it is stored; None for logits and all inner layers as they are.
+        source: the examples.
+        share: of the shards of all views.
+        first: the sketches of the first batch, as it was read before.
+        progress: called with the view and the number of its examples that are done.
+
+    Raises:
+        ValueError: the data or the teacher is another one than that of the shards that are there, the data
+            is in another order each time, or an answer cannot be stored.
     """
+    for view in range(share.manifest.views):
+        if share.examples is None or view == 0 or share.missing_of(view):
+            with epoch.showing(view):
+                examples = _label_view(teacher, source, share, view, first, progress)
+            share = dataclasses.replace(share, examples=examples)
+    return share.examples or 0
+
+
+def _label_view(teacher, source, share: Share, view: int, first, progress) -> int:
+    manifest = share.manifest
+    size = manifest.rows_per_shard
+    done = share.examples is not None and not share.missing_of(view)
+    dataset = source.batches()
+    answer = _answering(teacher, dataset.element_spec, manifest)
+    rows, at, compared = [], 0, False  # rows of the shard that has begun
+    for x, *labels in dataset:
+        count = len(keras.tree.flatten(x)[0])
+        touched = range(at // size, (at + count - 1) // size + 1)
+        if at == 0:
+            _same_order(source, share, view, sketch.of(x).numpy(), first)
+        wanted = [shard for shard in touched if share.missing(view, shard)]
+        written = next((shard for shard in touched if share.written(view, shard)), None)
+        batch = np.empty(0, manifest.dtype)
+        if wanted or (written is not None and not compared):
+            batch = _rows(answer(x, *labels), manifest, at)
+        if written is not None and not compared:
+            _same_answers(share, view, written, at, batch)
+            compared = True
+        if done:
+            return share.examples or at
+        for shard in touched:
+            start, stop = max(at, shard * size), min(at + count, (shard + 1) * size)
+            if shard in wanted:
+                rows.append(batch[start - at : stop - at])
+                if stop == (shard + 1) * size:
+                    shards.write(shards.place(share.folder, view, shard), np.concatenate(rows))
+            if stop == (shard + 1) * size:
+                rows = []
+        at += count
+        if progress is not None:
+            progress(view, at)
+    if rows:
+        shards.write(shards.place(share.folder, view, at // size), np.concatenate(rows))
+    if share.examples is not None and at != share.examples:
+        raise ValueError(
+            f"The {source.of} has {at:,} examples in view {view}, and {share.examples:,} were expected: give "
+            "the data that was labelled first."
+        )
+    for shard in dataclasses.replace(share, examples=at).missing_of(view):
+        raise ValueError(
+            f"{shards.place(share.folder, view, shard)} is of data of another length: delete it, and call "
+            "SoftLabels.build again."
+        )
+    return at
+
+
+def _answering(teacher: Teacher, spec, manifest: Manifest):
+    """The compiled function from a batch to the arrays of its rows, by their names."""
+    spec = keras.tree.map_structure(
+        lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), spec
+    )
 
     @tf.function(input_signature=spec, autograph=False)
     def answer(x, *labels):
         found = teacher.targets(x, *labels)
         rows = {"sketch": sketch.of(x)}
         for i, logits in enumerate(keras.tree.flatten(found.logits)):
-            rows.update(_stored(f"logits/{i}", tf.cast(logits, tf.float32), manifest))
+            rows.update(_stored(i, tf.cast(logits, tf.float32), manifest))
         for name, features in found.inner.items():
             rows[f"features/{name}"] = features
         return rows
@@ -41,100 +109,72 @@ def answering(teacher: Teacher, spec, manifest: Manifest | None = None):
     return answer
 
 
-def _stored(name: str, logits, manifest: Manifest | None) -> dict:
-    if manifest is None or manifest.top_k is None or manifest.top_k >= logits.shape[-1]:
+def _stored(i: int, logits, manifest: Manifest) -> dict:
+    name, top_k = f"logits/{i}", manifest.top_k
+    if top_k is None or top_k >= logits.shape[-1]:
         return {name: logits}
-    values, indices = tf.math.top_k(logits, manifest.top_k)
-    # What is left of the probability, in equal parts: log Σ exp of the others, divided by their number.
-    total, top = (tf.reduce_logsumexp(tf.cast(one, tf.float64), -1) for one in (logits, values))
-    left = total + tf.math.log(tf.maximum(-tf.math.expm1(top - total), 1e-12))
-    left -= np.log(logits.shape[-1] - manifest.top_k)
-    return {name: values, f"{name}/classes": indices, f"{name}/rest": left}
+    values, indices = tf.math.top_k(logits, top_k)
+    every, top = tf.cast(logits, tf.float64), tf.cast(values, tf.float64)
+    others = logits.shape[-1] - top_k
+    if manifest.activations[i] == "sigmoid":  # the mean probability of the others
+        left = tf.reduce_sum(tf.sigmoid(every), -1) - tf.reduce_sum(tf.sigmoid(top), -1)
+        left = tf.clip_by_value(left / others, 1e-12, 1.0 - 1e-12)
+        rest = tf.math.log(left) - tf.math.log1p(-left)
+    else:  # what is left of the probability, in equal parts: log Σ exp of the others, divided by their number
+        total, top = (tf.reduce_logsumexp(one, -1) for one in (every, top))
+        rest = total + tf.math.log(tf.maximum(-tf.math.expm1(top - total), 1e-12)) - np.log(others)
+    return {name: values, f"{name}/classes": indices, f"{name}/rest": rest}
 
 
-def label(
-    teacher: Teacher,
-    source: Source,
-    folder: Path,
-    manifest: Manifest,
-    worker: int = 0,
-    num_workers: int = 1,
-    progress=None,
-) -> int:
-    """Write this worker's shards of all views that are missing; return how many examples there are.
+# Whether it is what was labelled before
 
-    Raises:
-        ValueError: an answer that is not finite, or does not fit into the dtype.
-    """
-    examples = manifest.examples
-    for view in range(manifest.views):
-        with epoch.showing(view):
-            examples = _label_view(
-                teacher, source, folder, manifest, view, (worker, num_workers), examples, progress
+
+def _same_order(source: Source, share: Share, view: int, found: np.ndarray, first) -> None:
+    """Refuse data in another order each time, and a second view that is the first."""
+    if view == 0 and first is not None:
+        differ = sketch.differ(first, found) if len(first) == len(found) else np.ones(1, bool)
+        if differ.any():
+            raise ValueError(
+                f"The {source.of} shows other examples each time that it is read (number "
+                f"{int(np.argmax(differ))} has changed): give it a fixed order, shuffle what attach returns, "
+                "and make augmentation a function of keras_distill.epoch.view()."
             )
-    return examples or 0
+    if view > 0 and share.written(0, 0):
+        stored = share.read(0, 0, len(found))["sketch"]
+        if not sketch.differ(stored, found[: len(stored)]).any():
+            raise ValueError(
+                f"The data shows the same in view {view} as in view 0: pass views=1, or make its "
+                "augmentation a function of keras_distill.epoch.view()."
+            )
 
 
-def _label_view(teacher, source, folder, manifest, view, share, examples, progress) -> int:
-    worker, num_workers = share
-    size = manifest.rows_per_shard
-
-    def wanted(shard: int) -> bool:
-        return shard % num_workers == worker and not shards.place(folder, view, shard).exists()
-
-    if examples is not None and not any(map(wanted, range(-(-examples // size)))):
-        return examples
-    dataset = source.batches()
-    _same_data(dataset, folder, manifest, view)
-    answer = answering(teacher, _any_batch(dataset.element_spec), manifest)
-    rows, at = [], 0  # rows of the shard that has begun
-    for x, *labels in dataset:
-        count = len(keras.tree.flatten(x)[0])
-        touched = range(at // size, (at + count - 1) // size + 1)
-        asked = any(map(wanted, touched))
-        batch = _rows(answer(x, *labels), manifest, at) if asked else np.empty(0, manifest.dtype)
-        for shard in touched:
-            start, stop = max(at, shard * size), min(at + count, (shard + 1) * size)
-            if wanted(shard):
-                rows.append(batch[start - at : stop - at])
-                if stop == (shard + 1) * size:
-                    shards.write(shards.place(folder, view, shard), np.concatenate(rows))
-            if stop == (shard + 1) * size:
-                rows = []
-        at += count
-        if progress is not None:
-            progress(view, at)
-    if rows:
-        shards.write(shards.place(folder, view, at // size), np.concatenate(rows))
-    if examples is not None and at != examples:
+def _same_answers(share: Share, view: int, shard: int, at: int, batch: np.ndarray) -> None:
+    """Refuse data and teachers other than those of a shard, of which `batch` has some rows."""
+    start = max(at, shard * share.manifest.rows_per_shard)
+    stored = share.read(view, start, at + len(batch) - start)
+    found = batch[start - at :][: len(stored)]
+    differ = sketch.differ(stored["sketch"], found["sketch"])
+    if differ.any():
         raise ValueError(
-            f"The {source.of} has {at} examples in view {view} and had {examples} before: give the data "
-            "that was labelled first."
+            f"{share.folder} holds labels of other data: example number {start + int(np.argmax(differ))} is "
+            "not the one that was labelled. Give the same data, in the same order and prepared in the same "
+            "way, or another folder."
         )
-    return at
-
-
-def _same_data(dataset, folder: Path, manifest: Manifest, view: int) -> None:
-    """Refuse data other than those of the shards that are there, and a second view that is the first."""
-    for other in sorted({0, view}):
-        if not shards.place(folder, other, 0).exists():
+    for field in share.manifest.fields[1:]:
+        if field.name.endswith("/classes"):
             continue
-        reader = shards.Reader(folder, manifest.dtype, manifest.rows_per_shard)
-        for x, *_ in dataset.take(1):
-            found = sketch.of(x).numpy()[: manifest.rows_per_shard]
-            stored = reader.rows(other, np.arange(len(found)))["sketch"]
-            differ = sketch.differ(stored, found)
-            if other == view and differ.any():
-                raise ValueError(
-                    f"{folder} holds labels of other data: example number {int(np.argmax(differ))} is not "
-                    "the one that was labelled. Give the same data, in the same order and prepared in the "
-                    "same way, or another folder."
-                )
-            if other != view and not differ.any():
-                raise ValueError(
-                    f"The data shows the same in view {view} as in view {other}: pass views=1, or make its "
-                    "augmentation a function of keras_distill.epoch.view()."
-                )
+        old, new = (
+            one[field.name].astype("float32").reshape(len(one), -1) for one in (stored, found)
+        )
+        # Another machine, precision or batch changes a little; another teacher more.
+        allowed = 1e-2 * np.abs(old).max(axis=1, keepdims=True, initial=0.1)
+        differ = ~(np.abs(old - new) <= allowed).all(axis=1)
+        if differ.any():
+            raise ValueError(
+                f"{share.folder} holds labels of another teacher: to example number "
+                f"{start + int(np.argmax(differ))} it answers otherwise ({field.name}). Give the same "
+                "teacher with the same teacher_inputs, or another folder."
+            )
 
 
 def _rows(found: dict, manifest: Manifest, at: int) -> np.ndarray:
@@ -151,7 +191,8 @@ def _rows(found: dict, manifest: Manifest, at: int) -> np.ndarray:
             )
         with np.errstate(over="ignore"):
             rows[field.name] = array
-        _finite(rows[field.name], array, field, at)
+        if field.name != "sketch":
+            _finite(rows[field.name], array, field, at)
     return rows
 
 
@@ -168,9 +209,3 @@ def _finite(stored, array, field, at: int) -> None:
             f"The teacher's {field.name} reach {np.abs(array[np.isfinite(array)]).max():g}, which is too "
             f"large for {stored.dtype.name}: pass dtype='float32'."
         )
-
-
-def _any_batch(spec):
-    return keras.tree.map_structure(
-        lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), spec
-    )

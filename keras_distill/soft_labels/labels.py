@@ -1,5 +1,6 @@
 """The class `SoftLabels`: a folder of answers, the teacher that they are, and the data they belong to."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_distill import activations, epoch, schedules
+from keras_distill import activations, epoch, schedules, train_step
 from keras_distill.connectors import never_negative
 from keras_distill.locking import only_one
 from keras_distill.network import TARGETS, Answer
@@ -19,10 +20,9 @@ from keras_distill.soft_labels.labelling import label
 from keras_distill.soft_labels.manifest import NAME, Field, Manifest
 from keras_distill.soft_labels.sources import Source, as_source
 from keras_distill.teachers import Teacher, as_teacher
-from keras_distill.train_step import call_numpy_flat
 
 _FLOATS = ("float16", "float32")
-_SHARD_BYTES = 2**25
+_SHARD_BYTES, _SHARD_ROWS = 2**25, 2048
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -94,7 +94,7 @@ class SoftLabels(Teacher):
             features: names of inner layers of the teacher, for losses on features.
             batch_size: of arrays.
             teacher_inputs, teacher_activation: as for `Distiller`.
-            worker, num_workers: this process writes every `num_workers`-th shard, from `worker` on. The
+            worker, num_workers: this process writes every `num_workers`-th shard, of each view others. The
                 processes may run at once or one after the other, on one machine or on a shared folder.
             verbose: whether to print the size and the progress.
 
@@ -102,27 +102,31 @@ class SoftLabels(Teacher):
             The labels; None where other workers have not finished theirs.
 
         Raises:
-            ValueError: the folder holds other labels, or what the teacher answers cannot be stored.
+            ValueError: the folder holds labels of other data, another teacher or other settings, the data
+                is in another order each time that it is read, or what the teacher answers cannot be stored.
         """
         teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
-        teacher.tap(list(features))
+        teacher.tap([features] if isinstance(features, str) else list(features))
+        _checked(views, top_k, dtype, batch_size, worker, num_workers)
         source = as_source(dataset, batch_size)
-        _checked(views, top_k, dtype, worker, num_workers)
         folder = Path(path)
         folded = teacher.folding_pays and teacher.fold()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = folder / f".worker-{worker}-of-{num_workers}.lock"
-            lock.touch()
-            busy = f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=."
-            with only_one(lock, busy):
-                wanted = _planned(teacher, source, views, top_k, dtype)
-                manifest = _agreed(wanted, folder)
-                show = _Progress(manifest, source.examples, folder, verbose)
-                examples = label(teacher, source, folder, manifest, worker, num_workers, show)
+            alone = _alone(folder, views, worker, num_workers)
+            with alone, train_step.plain_errors():
+                wanted, first = _planned(teacher, source, views, top_k, dtype)
+                manifest = _agreed(wanted, folder, source)
+                examples = manifest.examples or source.examples
+                share = shards.Share(folder, manifest, worker, num_workers, examples)
+                examples = label(teacher, source, share, first, _Progress(share, verbose))
                 if not _complete(folder, manifest, examples):
                     return None
-                dataclasses.replace(manifest, examples=examples).write(folder)
+                finished = dataclasses.replace(manifest, examples=examples)
+                if Manifest.read(folder) != finished:
+                    finished.write(folder)
+        except (ConnectionError, TimeoutError):  # the teacher's
+            raise
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -162,9 +166,11 @@ class SoftLabels(Teacher):
                 f"{self.path} has labels of {self.manifest.examples:,} examples, and the {source.of} has "
                 f"{source.examples:,}: give the data that was labelled."
             )
-        with epoch.showing(0):  # what does not fit at all is told here
-            for x, *_ in source.batches().take(1):
-                self._rows(0, np.arange(len(keras.tree.flatten(x)[0])), sketch.of(x).numpy())
+        for number in (0, 1):  # what does not fit at all is told here, and an order that changes
+            view = number % self.manifest.views
+            with epoch.showing(view, epoch=number):
+                for x, *_ in source.batches().take(1):
+                    self._rows(view, np.arange(len(keras.tree.flatten(x)[0])), sketch.of(x).numpy())
         return source.joined(self._read, self.manifest.views)
 
     def verify(self) -> None:
@@ -173,26 +179,30 @@ class SoftLabels(Teacher):
         Raises:
             ValueError: one is missing or damaged; the sentence names it.
         """
-        manifest = self.manifest
-        for view in range(manifest.views):
-            rows = 0
-            for path in shards.places(self.path, manifest, view):
+        share = self._share
+        for view in range(self.manifest.views):
+            for shard in range(share.shards):
+                path, length = shards.place(self.path, view, shard), share.length(shard)
                 if not path.exists():
                     raise ValueError(
                         f"{path} is missing: call SoftLabels.build again, which makes it anew."
                     )
-                rows += shards.check(path, manifest.dtype)
-            if rows != manifest.examples:
-                raise ValueError(
-                    f"View {view} in {self.path} has {rows:,} labels for {manifest.examples:,} examples: "
-                    "label anew into another folder."
-                )
+                rows = shards.check(path, self.manifest.dtype)
+                if rows != length:
+                    raise ValueError(
+                        f"{path} has {rows:,} labels and should have {length:,}: call SoftLabels.build "
+                        "again, which makes it anew."
+                    )
+
+    @property
+    def _share(self) -> shards.Share:
+        return shards.Share(self.path, self.manifest, examples=self.manifest.examples)
 
     def _read(self, view, numbers, x) -> dict:
         """The labels of a batch, in the graph, by the names of their fields."""
         fields = self.manifest.fields[1:]
         specs = [((None, *field.shape), np.dtype(field.dtype).name) for field in fields]
-        found = call_numpy_flat(self._rows, [view, numbers, sketch.of(x)], specs)
+        found = train_step.call_numpy_flat(self._rows, [view, numbers, sketch.of(x)], specs)
         return {field.name: one for field, one in zip(fields, found, strict=True)}
 
     def _rows(self, view, numbers, sketches) -> list[np.ndarray]:
@@ -285,27 +295,45 @@ class SoftLabels(Teacher):
 _FEATURES = "features/"
 
 
-def _checked(views, top_k, dtype, worker, num_workers) -> None:
+def _checked(views, top_k, dtype, batch_size, worker, num_workers) -> None:
     schedules.whole("views", views)
+    schedules.whole("batch_size", batch_size)
     if top_k is not None:
         schedules.whole("top_k", top_k)
     if dtype not in _FLOATS:
         raise ValueError(f"dtype={dtype!r}: give one of {', '.join(map(repr, _FLOATS))}.")
     schedules.whole("num_workers", num_workers)
-    if not 0 <= worker < num_workers:
-        raise ValueError(f"worker={worker} must be from 0 to num_workers - 1 = {num_workers - 1}.")
+    if worker not in range(num_workers):
+        raise ValueError(
+            f"worker={worker!r} must be a whole number from 0 to num_workers - 1 = {num_workers - 1}."
+        )
 
 
-def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str) -> Manifest:
-    """The manifest of labels that the first batch shows."""
-    batch = next(iter(source.batches().take(1)), None)
+def _alone(folder: Path, views: int, worker: int, num_workers: int):
+    """A context for one process; no file is needed, and a folder may be read-only, where all is done."""
+    if (folder / NAME).exists():
+        found = Manifest.read(folder)
+        if found.views >= views and found.examples and _complete(folder, found, found.examples):
+            return contextlib.nullcontext()
+    lock = folder / f".worker-{worker}-of-{num_workers}.lock"
+    lock.touch()
+    return only_one(
+        lock,
+        f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=.",
+    )
+
+
+def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
+    """The manifest of labels that the first batch shows, and its sketches."""
+    with epoch.showing(0):
+        batch = next(iter(source.batches().take(1)), None)
     if batch is None:
         raise ValueError(f"The {source.of} has no examples.")
     if not teacher.known:
         teacher.check_looks(batch[0])
     found = teacher.targets(*batch)
     little = {"float16": "<f2", "float32": "<f4"}[dtype]
-    fields = [Field("sketch", "<f4", (sketch.NUMBERS,))]
+    fields = [Field("sketch", "<f4", (sketch.numbers(batch[0]),))]
     classes = []
     for i, logits in enumerate(keras.tree.flatten(found.logits)):
         name, shape = f"logits/{i}", tuple(logits.shape[1:])
@@ -322,7 +350,7 @@ def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str) ->
     size = np.dtype([(one.name, one.dtype, one.shape) for one in fields]).itemsize
     outputs = found.outputs
     names = sorted(outputs) if isinstance(outputs, dict) else found.names
-    return Manifest(
+    manifest = Manifest(
         teacher=teacher.fingerprint(),
         fields=tuple(fields),
         kind="dict"
@@ -338,11 +366,12 @@ def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str) ->
         ),
         top_k=top_k,
         views=views,
-        rows_per_shard=max(1, _SHARD_BYTES // (size + 16)),
+        rows_per_shard=max(1, min(_SHARD_ROWS, _SHARD_BYTES // (size + 16))),
     )
+    return manifest, sketch.of(batch[0]).numpy()
 
 
-def _agreed(wanted: Manifest, folder: Path) -> Manifest:
+def _agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
     """The manifest of `folder`, which has to be of the same labels; written if there is none."""
     if not (folder / NAME).exists():
         wanted.write(folder)
@@ -356,6 +385,11 @@ def _agreed(wanted: Manifest, folder: Path) -> Manifest:
                 f"{folder} holds other labels: their {field.name} is {old!r}, and now it is {new!r}. Give "
                 "another folder, or what these were made with."
             )
+    if source.examples not in (None, found.examples) and found.examples is not None:
+        raise ValueError(
+            f"{folder} has labels of {found.examples:,} examples, and the {source.of} has "
+            f"{source.examples:,}: give the data that was labelled, or another folder."
+        )
     if wanted.views > found.views:
         found = dataclasses.replace(found, views=wanted.views)
         dataclasses.replace(found, examples=None).write(folder)
@@ -363,12 +397,8 @@ def _agreed(wanted: Manifest, folder: Path) -> Manifest:
 
 
 def _complete(folder: Path, manifest: Manifest, examples: int) -> bool:
-    known = dataclasses.replace(manifest, examples=examples)
-    return all(
-        path.exists()
-        for view in range(manifest.views)
-        for path in shards.places(folder, known, view)
-    )
+    everything = shards.Share(folder, manifest, examples=examples)
+    return not any(everything.missing_of(view) for view in range(manifest.views))
 
 
 def _dense(name: str, labels: dict, classes: int):
@@ -392,11 +422,14 @@ def _dense(name: str, labels: dict, classes: int):
 class _Progress:
     """Prints what it will take, and how far it is."""
 
-    def __init__(self, manifest: Manifest, examples: int | None, folder: Path, verbose: bool):
-        self._examples = examples
-        each = (manifest.dtype.itemsize + 16) * manifest.views
-        if examples is not None:
-            need, free = each * examples, shutil.disk_usage(folder).free
+    def __init__(self, share: shards.Share, verbose: bool):
+        folder, views, self._examples = share.folder, share.manifest.views, share.examples
+        each = share.manifest.dtype.itemsize + 16
+        if share.examples is not None:
+            rows = (
+                share.length(shard) for view in range(views) for shard in share.missing_of(view)
+            )
+            need, free = each * sum(rows), shutil.disk_usage(folder).free
             if need > free:
                 raise ValueError(
                     f"The labels take {_mebibytes(need)}, and {folder} has {_mebibytes(free)} left: give "
@@ -404,10 +437,11 @@ class _Progress:
                 )
         self._bar = None
         if verbose:
-            of = "each example" if examples is None else f"{examples:,} examples"
-            size = each if examples is None else each * examples
-            print(f"Labels of {manifest.views} views of {of}: {_mebibytes(size)} in {folder}.")
-            total = None if examples is None else examples * manifest.views
+            count = share.examples
+            of = "each example" if count is None else f"{count:,} examples"
+            size = _mebibytes(each * views * (1 if count is None else count))
+            print(f"Labels of {views} views of {of}: {size} in {folder}.")
+            total = None if count is None else count * views
             self._bar = keras.utils.Progbar(total, unit_name="example")
 
     def __call__(self, view: int, done: int) -> None:

@@ -8,12 +8,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 import numpy as np
 
 NAME = "manifest.json"
-_FORMAT, _VERSION = "keras_distill soft labels", 1
+_FORMAT, _VERSION = "keras_distill soft labels", 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,12 @@ class Manifest:
         """Write it into `folder`."""
         content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
         content["checksum"] = _checksum(content)
-        part = folder / f".{NAME}.{os.getpid()}.part"
+        part = folder / f".{NAME}.{secrets.token_hex(4)}.part"
         try:
-            part.write_text(json.dumps(content, indent=1) + "\n")
+            with part.open("w") as file:
+                file.write(json.dumps(content, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(part, folder / NAME)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -96,23 +100,23 @@ class Manifest:
         path = folder / NAME
         try:
             content = json.loads(path.read_text())
-            checksum = content.pop("checksum")
-            damaged = checksum != _checksum(content)
-        except (ValueError, KeyError, AttributeError):
-            damaged = True
-        if damaged:
+            checksum = content.pop("checksum", None)
+            version = content.get("version")
+        except (ValueError, AttributeError, TypeError):
+            content = checksum = version = None
+        if isinstance(version, int) and version != _VERSION and content.get("format") == _FORMAT:
+            raise ValueError(
+                f"{path} has version {version}, and this keras-distill reads version {_VERSION}: "
+                + ("update it." if version > _VERSION else "label anew into another folder.")
+            )
+        if content is None or checksum != _checksum(content):
             raise ValueError(
                 f"{path} is damaged: its checksum does not fit. Restore it, or label anew into another "
                 "folder."
             )
-        if content.pop("format") != _FORMAT:
+        if content.pop("format", None) != _FORMAT:
             raise ValueError(f"{path} is not the manifest of stored labels.")
-        version = content.pop("version")
-        if version > _VERSION:
-            raise ValueError(
-                f"{path} has version {version}, and this keras-distill reads versions up to {_VERSION}: "
-                "update it."
-            )
+        content.pop("version")
         content["fields"] = tuple(
             Field(one["name"], one["dtype"], tuple(one["shape"])) for one in content["fields"]
         )

@@ -8,15 +8,19 @@ shards.check(path)                      # finds a flipped byte
 A record is one example of one view: the bytes of a row of a structured NumPy array, little endian.
 """
 
+import dataclasses
 import errno
 import functools
 import os
+import secrets
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from keras_distill.soft_labels.manifest import Manifest
 
 # A TFRecord: length (8 bytes), its checksum (4), the data, their checksum (4).
 _HEAD, _TAIL = 12, 4
@@ -27,18 +31,19 @@ def place(folder: Path, view: int, shard: int) -> Path:
     return folder / f"view-{view:04}" / f"labels-{shard:06}.tfrecord"
 
 
-def places(folder: Path, manifest, view: int) -> list[Path]:
-    """Return the paths of all shards of a view."""
-    return [
-        place(folder, view, shard)
-        for shard in range(-(-manifest.examples // manifest.rows_per_shard))
-    ]
+def rows_in(path: Path, dtype: np.dtype) -> int | None:
+    """Return how many rows a file has by its size, or None where there is none or it was cut."""
+    try:
+        rows, rest = divmod(path.stat().st_size, _HEAD + dtype.itemsize + _TAIL)
+    except FileNotFoundError:
+        return None
+    return rows if rows and not rest else None
 
 
 def write(path: Path, rows: np.ndarray) -> None:
     """Write `rows`, a structured array, to `path`; the file appears when it is whole."""
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with tf.io.TFRecordWriter(os.fspath(part)) as writer:
             for row in rows:
@@ -79,6 +84,56 @@ def check(path: Path, dtype: np.dtype) -> int:
     return len(lengths)
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The shards that one of several processes writes: every `num_workers`-th, of each view others.
+
+    Attributes:
+        folder, manifest: where they are, and what they hold.
+        worker, num_workers: which process of how many.
+        examples: how many there are, or None where that is not known yet.
+    """
+
+    folder: Path
+    manifest: Manifest
+    worker: int = 0
+    num_workers: int = 1
+    examples: int | None = None
+
+    def written(self, view: int, shard: int) -> bool:
+        """Whether a shard is there and as long as it should be."""
+        rows = rows_in(place(self.folder, view, shard), self.manifest.dtype)
+        return rows is not None and (self.examples is None or rows == self.length(shard))
+
+    def missing(self, view: int, shard: int) -> bool:
+        """Whether this process has to write a shard."""
+        mine = (view + shard) % self.num_workers == self.worker
+        return mine and not self.written(view, shard)
+
+    def missing_of(self, view: int) -> list[int]:
+        """Return the shards of a view that this process has to write; `examples` is known."""
+        return [shard for shard in range(self.shards) if self.missing(view, shard)]
+
+    @property
+    def shards(self) -> int:
+        """How many there are in each view."""
+        return -(-(self.examples or 0) // self.manifest.rows_per_shard)
+
+    def length(self, shard: int) -> int:
+        """Return how many rows a shard is to have; `examples` is known."""
+        size = self.manifest.rows_per_shard
+        return min(size, (self.examples or 0) - shard * size)
+
+    def read(self, view: int, start: int, count: int) -> np.ndarray:
+        """Return up to `count` rows from `start` on, of the shard that `start` lies in."""
+        size = self.manifest.rows_per_shard
+        shard = start // size
+        rows = rows_in(place(self.folder, view, shard), self.manifest.dtype) or 0
+        stop = min(start + count, shard * size + rows)
+        reader = Reader(self.folder, self.manifest.dtype, size)
+        return reader.rows(view, np.arange(start, max(stop, start)))
+
+
 class Reader:
     """Rows of any view, by their numbers, without holding them.
 
@@ -90,7 +145,7 @@ class Reader:
 
     def __init__(self, folder: Path, dtype: np.dtype, rows_per_shard: int):
         self._folder, self._dtype, self._rows_per_shard = folder, dtype, rows_per_shard
-        self._open = functools.lru_cache(maxsize=64)(_File)
+        self._open = functools.lru_cache(maxsize=256)(_File)
 
     def rows(self, view: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the rows of these examples `(len(indices),)`."""

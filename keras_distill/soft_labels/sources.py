@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_distill import epoch, fit_data
+from keras_distill import epoch, fit_data, train_step
 from keras_distill.indexed import Indexed, indexed
 from keras_distill.network import INPUTS, TARGETS
 
@@ -132,13 +133,26 @@ def _with_labels(data, labels: Callable):
 
 
 def _of_py_dataset(dataset: keras.utils.PyDataset) -> tf.data.Dataset:
-    def batches():
-        for i in range(len(dataset)):
-            yield dataset[i]
+    """Its items in their order, as many at once as it has workers."""
+    count = dataset.num_batches
+    if count is None or count < 1:
+        raise ValueError(
+            f"The PyDataset has {'no end' if count is None else 'no batches'}: give one of a known length."
+        )
 
-    def spec(leaf):
-        array = tf.convert_to_tensor(leaf)
-        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+    def item(i) -> tuple:
+        parts = keras.utils.unpack_x_y_sample_weight(epoch.tuples(dataset[int(i)]))
+        return tuple(part for part in parts if part is not None)
 
-    signature = keras.tree.map_structure(spec, dataset[0])
-    return tf.data.Dataset.from_generator(batches, output_signature=signature)
+    first = keras.tree.map_structure(tf.convert_to_tensor, item(0))
+    specs = [((None, *one.shape[1:]), one.dtype.name) for one in keras.tree.flatten(first)]
+
+    @tf.autograph.experimental.do_not_convert
+    def batch(i):
+        found = train_step.call_numpy_flat(
+            lambda i: list(map(np.asarray, keras.tree.flatten(item(i)))), [i], specs
+        )
+        return keras.tree.pack_sequence_as(first, found)
+
+    parallel = max(1, dataset.workers)
+    return tf.data.Dataset.range(count).map(batch, num_parallel_calls=parallel, deterministic=True)

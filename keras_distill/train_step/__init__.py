@@ -1,12 +1,14 @@
 """One training step for each Keras backend; everything above speaks `keras.ops` alone.
 
-A backend's module has eight functions:
+A backend's module has ten functions:
 
     train_step(model, data)                   # a step of a `training.DistillationModel`
     building(model, train_function)           # the function of `fit`, which traces the step once
     call_numpy_flat(function, inputs, specs)  # a Python function in the middle of the graph
     required(tensor, condition, sentence)     # the tensor, or an error with the sentence
     gradient_of_input(function, x)            # its slope at x, for attacks on inputs
+    read_rows(variable, indices)              # of a table, without reading all of it
+    write_rows(variable, indices, rows)       # of a table, in place
     plain_errors()                            # within it, such a function's exceptions come out as they are
     replicas()                                # how many devices share a batch
     usable(tensor)                            # whether it can be used where we are
@@ -72,6 +74,16 @@ def required(tensor, condition, sentence: str):
 def gradient_of_input(function, x):
     """Return the gradient of `function(x)`, a scalar, with respect to the tensor `x`."""
     return _of_backend("gradient_of_input")(function, x)
+
+
+def read_rows(variable, indices):
+    """Return the rows `(batch, ...)` of `variable` at `indices` `(batch,)`, without reading the others."""
+    return _of_backend("read_rows")(variable, indices)
+
+
+def write_rows(variable, indices, rows) -> None:
+    """Write `rows` `(batch, ...)` into `variable` at `indices` `(batch,)`, without copying the others."""
+    _of_backend("write_rows")(variable, indices, rows)
 
 
 def plain_errors():

@@ -16,21 +16,24 @@ def train_step(model, data):
     """Targets outside the gradient, one forward pass of the student, one update; see `training`."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     targets = model.targets(x, y)
-    statistics = [(v, v.value.read_value()) for v in model.non_trainable_variables]
+    statistics = [(v, v.value.read_value()) for v in model.changed_by_forward()]
     with tf.GradientTape() as tape:
         answer = model.forward(x, training=True)
         loss = model.mix(x, y, sample_weight, answer, targets)
         scaled_loss = model.optimizer.scale_loss(loss)
     variables = model.trainable_variables
+    checks: list[tf.Tensor] = []
     if variables:
         gradients = tape.gradient(scaled_loss, variables)
         seen = (x, y, sample_weight, answer, targets)
-        with tf.control_dependencies(_guarded(model, loss, gradients, statistics, *seen)):
+        checks = _guarded(model, loss, gradients, statistics, *seen)
+        with tf.control_dependencies(checks):
             gradients = [one if one is None else tf.identity(one) for one in gradients]
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     else:
         warnings.warn("The student has no trainable weights: nothing is learned.", stacklevel=2)
-    model.after_step(x, answer)
+    with tf.control_dependencies(checks):
+        model.after_step(x, answer)
     return model.compute_metrics(x, y, answer.outputs, sample_weight=sample_weight)
 
 
@@ -122,7 +125,7 @@ def call_numpy_flat(function, inputs, specs):
     def remembering(*arrays):
         try:
             return function(*arrays)
-        except Exception as error:
+        except BaseException as error:  # KeyboardInterrupt too
             _raised.append(error)
             raise
 
@@ -135,7 +138,7 @@ def call_numpy_flat(function, inputs, specs):
 
 
 # TensorFlow hands on the text of an exception only.
-_raised: collections.deque[Exception] = collections.deque(maxlen=8)
+_raised: collections.deque[BaseException] = collections.deque(maxlen=8)
 
 
 _REQUIRED = re.compile(r"<keras_distill: (.+?)>")
@@ -155,7 +158,9 @@ def plain_errors():
         yield
     except Exception as error:
         # Only the text tells whose it is: another training may be running in another thread.
-        own = [one for one in _raised if str(one) and str(one) in str(error)]
+        own = [
+            one for one in _raised if (str(one) or type(one).__name__) in f"{error} {type(error)}"
+        ]
         if own:
             raise own[-1] from None
         if sentence := _REQUIRED.search(str(error)):
@@ -172,6 +177,16 @@ def gradient_of_input(function, x):
         tape.watch(x)
         value = function(x)
     return tape.gradient(value, x)
+
+
+def read_rows(variable, indices):
+    """The rows, by a gather from the variable itself."""
+    return variable.value.sparse_read(indices)
+
+
+def write_rows(variable, indices, rows) -> None:
+    """Write the rows in place."""
+    variable.value.scatter_update(tf.IndexedSlices(tf.cast(rows, variable.dtype), indices))
 
 
 def replicas() -> int:

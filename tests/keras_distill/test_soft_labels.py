@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-from pathlib import Path
+import time
+import types
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from keras import layers
 
 import keras_distill as kd
 from keras_distill import epoch
+from keras_distill.soft_labels import sketch
 
 COUNT, SIZE = 40, 8
 SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -144,6 +145,37 @@ def test_teachers_of_other_kinds_label(teacher, arrays, tmp_path, kind):
         build(teacher, arrays, tmp_path / "labels")
 
 
+def named(factor=1.0, count=3):
+    """A teacher of NumPy arrays that has the same name whatever it answers."""
+
+    def answer(x):
+        return factor * np.stack([x.reshape(len(x), -1)[:, i] for i in range(count)], -1)
+
+    return kd.teachers.CallableTeacher(answer, (count,))
+
+
+def test_a_teacher_that_answers_otherwise_is_refused(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    build(named(), arrays, tmp_path)
+    build(named(), arrays, tmp_path)  # finished
+    for gone in (slice(0), slice(-1, None), slice(1)):
+        for path in sorted(tmp_path.glob("*/*.tfrecord"))[gone]:
+            path.unlink()
+        with pytest.raises(ValueError, match=r"labels of another teacher: to example number \d"):
+            build(named(1.1), arrays, tmp_path)
+    build(named(), arrays, tmp_path)
+    with pytest.raises(ValueError, match="labels of 40 examples, and the arrays has 39"):
+        build(named(), tuple(one[:-1] for one in arrays), tmp_path)
+
+
+def test_dropout_is_no_other_teacher_in_another_process(arrays, tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    dropped = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(inputs))
+    keras.Model(inputs, layers.Dense(5)(dropped)).save(tmp_path / "teacher.keras")
+    for _ in range(2):  # each time with another seed
+        build(keras.models.load_model(tmp_path / "teacher.keras"), arrays, tmp_path / "labels")
+
+
 def test_half_precision_is_close(teacher, arrays, tmp_path):
     student = cnn(3)
     labels = build(teacher, arrays, tmp_path, dtype="float16")
@@ -183,6 +215,20 @@ def test_the_largest_logits_are_exact_and_the_rest_share_what_is_left(
     np.put_along_axis(rest, largest, False, -1)
     for row, left in zip(q, rest, strict=True):
         np.testing.assert_allclose(row[left], row[left].mean() if left.any() else 0, rtol=1e-4)
+
+
+def test_of_labels_that_are_right_or_wrong_the_others_keep_their_mean(tmp_path):
+    inputs = keras.Input((10,))
+    teacher = keras.Model(inputs, layers.Activation("sigmoid")(inputs))
+    logits = np.array([[6, 6, 6, 6, -6, -6, -6, -6, -6, -6], np.linspace(-3, 3, 10)], "float32")
+    labels = build(teacher, logits, tmp_path, top_k=3)
+    batch = next(iter(labels.attach(logits, batch_size=2)))[0]
+    order = np.argsort(-batch["inputs"].numpy()[:, 0])
+    found, true = labels.targets(batch).outputs.numpy()[order], 1 / (1 + np.exp(-logits))
+    for row, whole in zip(found, true, strict=True):
+        largest = np.argsort(-row)[:3]
+        np.testing.assert_allclose(np.sort(row[largest]), np.sort(whole)[-3:], rtol=1e-5)
+        np.testing.assert_allclose(np.delete(row, largest), np.sort(whole)[:-3].mean(), rtol=1e-5)
 
 
 def test_pixels_and_several_outputs(tmp_path):
@@ -256,6 +302,57 @@ def test_what_attach_returns_may_be_shuffled_and_batched_anew(teacher, arrays, t
     np.testing.assert_allclose(found, fitted(labels, student, joined, epochs=1), rtol=1e-5)
 
 
+def test_what_changes_each_time_it_is_read_is_refused_before_it_is_labelled(arrays, tmp_path):
+    shuffled = tf.data.Dataset.from_tensor_slices(arrays).shuffle(COUNT).batch(8)
+    with pytest.raises(ValueError, match="shows other examples each time that it is read"):
+        build(named(), shuffled, tmp_path / "a")
+    ordered = pipeline(arrays).map(lambda x, y: (x, y))  # an order of its own in each epoch
+    labels = build(named(), ordered, tmp_path / "b")
+    with pytest.raises(ValueError, match="is not the one that was labelled"):
+        labels.attach(ordered)
+
+
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, 20_000, (50, 30))
+STAMPED = np.concatenate(
+    [1.7e9 + RNG.integers(0, 3 * 86_400, (50, 1)), RNG.normal(size=(50, 9))], 1
+)
+STAMPED = STAMPED.astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("x", "other"),
+    [
+        (TOKENS, TOKENS + 1),
+        (TOKENS, np.where(np.arange(30) == 7, TOKENS + 1, TOKENS)),
+        (TOKENS, np.roll(TOKENS, 1, axis=1)),
+        (TOKENS.astype("float32"), TOKENS.astype("float32") + 1),
+        (STAMPED, np.roll(STAMPED, 1, axis=0)),
+        (STAMPED, STAMPED * np.where(np.arange(10) == 0, 1, -1)),
+        (TOKENS > 10_000, TOKENS > 10_001),
+        (TOKENS.astype("str"), np.roll(TOKENS, 1, axis=0).astype("str")),
+        (RNG.random((50, 4, 4)), RNG.random((50, 4, 4))),
+    ],
+)
+def test_sketches_tell_what_differs(x, other):
+    first, second, same = (sketch.of(tf.constant(one)).numpy() for one in (x, other, x.copy()))
+    assert first.shape == (50, sketch.numbers(x))
+    assert not sketch.differ(first, same).any()
+    changed = np.any(x != other, axis=tuple(range(1, x.ndim)))
+    np.testing.assert_array_equal(sketch.differ(first, second.astype("float32")), changed)
+
+
+def test_sketches_forgive_rounding():
+    photos = RNG.uniform(0, 255, (50, 16, 16, 3))
+    for x, other in (
+        (STAMPED, np.nextafter(STAMPED, np.float32(0))),
+        (photos, photos * 1.0002),
+        (np.where(photos > 250, np.nan, photos), np.where(photos > 250, np.nan, photos)),
+    ):
+        pair = (sketch.of(tf.constant(one, "float32")).numpy() for one in (x, other))
+        assert not sketch.differ(*pair).any()
+
+
 def test_fit_without_attach_is_told(teacher, arrays, tmp_path):
     labels = build(teacher, arrays, tmp_path)
     with pytest.raises(ValueError, match=r"give fit what labels.attach\(dataset\) returns"):
@@ -278,11 +375,11 @@ def test_validation_data_stays_plain(teacher, arrays, tmp_path):
 
 
 def test_what_is_there_is_not_asked_for_again(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_BYTES", 600)
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
     data = pipeline(arrays)
     first = build(teacher, data, tmp_path / "a", views=2)
     shards = sorted((tmp_path / "a").glob("*/*.tfrecord"))
-    assert len(shards) > 6
+    assert len(shards) == 10
     for path in shards[2:5]:
         path.unlink()
     with pytest.raises(
@@ -299,7 +396,7 @@ def test_what_is_there_is_not_asked_for_again(teacher, arrays, tmp_path, monkeyp
 
 
 def test_workers_share_the_shards(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_BYTES", 600)
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
     assert build(teacher, stream(arrays), tmp_path / "a", views=2, worker=1, num_workers=2) is None
     with pytest.raises(ValueError, match=r"are not finished: call SoftLabels.build again"):
         kd.SoftLabels(tmp_path / "a")
@@ -317,27 +414,33 @@ def test_a_flipped_byte_is_found_and_named(teacher, arrays, tmp_path):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
             labels.attach(arrays)
-    path.write_bytes(whole)
+    record = len(whole) // COUNT
+    for short in (b"", whole[:-5], whole[: 3 * record]):  # is named, and made anew
+        path.write_bytes(short)
+        with pytest.raises(ValueError, match=f"{path.name} (has|is damaged)"):
+            labels.attach(arrays)
+        build(teacher, arrays, tmp_path)
+        assert path.read_bytes() == whole
     labels.attach(arrays)
     manifest = tmp_path / "manifest.json"
     text = manifest.read_text()
-    for at in (5, 60, len(text) // 2):
-        manifest.write_text(text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :])
+    damaged = [
+        text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :] for at in (5, 60, len(text) // 2)
+    ]
+    for one in (*damaged, "[]", "", '{"a": 1}'):
+        manifest.write_text(one)
         with pytest.raises(ValueError, match=r"manifest.json (is damaged|is not the manifest)"):
             kd.SoftLabels(tmp_path)
 
 
-def test_a_manifest_of_a_newer_version(teacher, arrays, tmp_path):
-    from keras_distill.soft_labels import manifest
-
-    build(teacher, arrays, tmp_path)
+def test_a_manifest_of_another_version(arrays, tmp_path):
+    build(named(), arrays, tmp_path)
     content = json.loads((tmp_path / "manifest.json").read_text())
-    content["version"] = 99
-    content.pop("checksum")
-    content["checksum"] = manifest._checksum(content)
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"has version 99, .* update it"):
-        kd.SoftLabels(tmp_path)
+    for version, sentence in ((99, "update it"), (1, "label anew into another folder")):
+        content["version"] = version
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"has version {version}, .* {sentence}"):
+            kd.SoftLabels(tmp_path)
 
 
 def test_another_teacher_or_other_settings_are_refused(teacher, arrays, tmp_path):
@@ -358,7 +461,7 @@ def test_more_views_are_added(teacher, arrays, tmp_path):
 
 
 def test_what_cannot_be_stored_is_told_and_the_good_shards_are_kept(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_BYTES", 600)
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
 
     def asked(x):
         answer = np.tile(np.arange(5.0), (len(x), 1)) + x[:, 0, 0, :1]
@@ -379,38 +482,37 @@ def test_what_cannot_be_stored_is_told_and_the_good_shards_are_kept(arrays, tmp_
         assert not list(folder.rglob("*.part"))
 
 
-KILLED = textwrap.dedent(
-    """
-    import sys
-    sys.path[:0] = {path!r}
-    import numpy as np
-    import keras_distill as kd
-    from keras_distill.soft_labels import labels
-    labels._SHARD_BYTES = 600
-    def slow(x):
-        import time
-        time.sleep(0.03)
-        return x.mean((1, 2))
-    x = np.random.default_rng(0).uniform(0, 2, (200, 8, 8, 3)).astype("float32")
-    kd.SoftLabels.build(kd.teachers.CallableTeacher(slow, (3,)), x, {folder!r}, batch_size=4)
-    """
-)
+def slow(x):
+    time.sleep(0.02)
+    return x.mean((1, 2))
 
 
-def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path):
-    def run(folder, kill_at=None):
-        code = KILLED.format(path=sys.path, folder=str(folder))
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-        if kill_at is not None:
-            while len(list(Path(folder).glob("*/*.tfrecord"))) < kill_at and process.poll() is None:
-                pass
-            os.kill(process.pid, signal.SIGKILL)
-        return process.wait()
+def label_slowly(folder):
+    x = np.random.default_rng(0).uniform(0, 2, (200, SIZE, SIZE, 3)).astype("float32")
+    build(kd.teachers.CallableTeacher(slow, (3,)), x, folder)
 
-    assert run(tmp_path / "a", kill_at=2) == -signal.SIGKILL
-    assert run(tmp_path / "a", kill_at=9) == -signal.SIGKILL
-    assert run(tmp_path / "a") == 0
-    assert run(tmp_path / "b") == 0
+
+KILLED = """
+import sys
+sys.path[:0] = {path!r}
+from keras_distill.soft_labels import labels
+labels._SHARD_ROWS = 8
+from tests.keras_distill import test_soft_labels
+test_soft_labels.label_slowly({folder!r})
+"""
+
+
+def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
+    code = KILLED.format(path=sys.path, folder=str(tmp_path / "a"))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("a/*/*.tfrecord"))) < 3 and process.poll() is None:
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 3 <= len(list(tmp_path.glob("a/*/*.tfrecord"))) < 25
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    label_slowly(tmp_path / "a")
+    label_slowly(tmp_path / "b")
     names = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("[!.]*.*"))
     assert len(names) > 10
     for name in names:
@@ -418,7 +520,7 @@ def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path):
 
 
 def test_other_data_does_not_go_on_with_what_is_there(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_BYTES", 600)
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
     build(teacher, arrays, tmp_path, views=1)
     sorted(tmp_path.glob("*/*.tfrecord"))[-1].unlink()
     with pytest.raises(ValueError, match="holds labels of other data: example number 0"):
@@ -429,6 +531,80 @@ def test_other_data_does_not_go_on_with_what_is_there(teacher, arrays, tmp_path,
 def test_views_that_are_all_the_same_are_refused(teacher, arrays, tmp_path):
     with pytest.raises(ValueError, match="shows the same in view 1 as in view 0: pass views=1"):
         build(teacher, arrays, tmp_path, views=2)
+
+
+def test_what_is_there_needs_no_room(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    build(named(), arrays, tmp_path)
+    sorted(tmp_path.glob("*/*.tfrecord"))[1].unlink()
+    for free in (100, 10_000):
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda path, free=free: types.SimpleNamespace(free=free)
+        )
+        if free == 100:
+            with pytest.raises(
+                ValueError, match=r"The labels take [\d,]+ bytes, and .* has 100 bytes"
+            ):
+                build(named(), arrays, tmp_path)
+    build(named(), arrays, tmp_path)
+
+
+def test_a_teacher_that_raises_says_what_it_said(arrays, tmp_path):
+    for error in (
+        RuntimeError("the service is down"),
+        ConnectionError("reset"),
+        KeyboardInterrupt(),
+    ):
+
+        def ask(x, error=error):
+            raise error
+
+        with pytest.raises(type(error), match=str(error) or None):
+            build(kd.teachers.CallableTeacher(ask, (3,)), arrays, tmp_path)
+    with pytest.raises(ValueError, match=r"answered 7 examples with an array of shape \(7, 8"):
+        build(kd.teachers.CallableTeacher(lambda x: x, (3,)), arrays, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size must be a whole number"),
+        ({"worker": "0"}, "worker='0' must be a whole number from 0 to"),
+        ({"worker": 2, "num_workers": 2}, "worker=2 must be a whole number from 0 to"),
+        ({"dtype": "int8"}, "dtype='int8'"),
+        ({"views": 0}, "views must be a whole number"),
+        ({"features": "none"}, r"Layers \['none'\] of the teacher are wanted"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(arrays, tmp_path, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(named(), arrays, tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_py_dataset_keeps_its_length_its_lists_and_its_errors(arrays, tmp_path):
+    class Lists(Py):
+        def __getitem__(self, i):
+            x, y = super().__getitem__(i)
+            if broken:
+                raise RuntimeError("no such file")
+            return [x, x[:, 0]], y, None
+
+    broken = False
+    both = kd.teachers.CallableTeacher(lambda x: x[0][:, 0, 0], (3,))
+    labels = build(both, Lists(arrays), tmp_path)
+    joined = labels.attach(Lists(arrays))
+    assert len(joined) == COUNT // 8
+    assert [one.shape[1:] for one in joined.element_spec[0]["inputs"]] == [(8, 8, 3), (8, 3)]
+    broken = True
+    with pytest.raises(RuntimeError, match="no such file"):
+        build(both, Lists(arrays), tmp_path / "b")
+    Py.__len__, whole = lambda self: 0, Py.__len__
+    try:
+        with pytest.raises(ValueError, match="The PyDataset has no batches"):
+            build(both, Py(arrays), tmp_path / "c")
+    finally:
+        Py.__len__ = whole
 
 
 def test_two_processes_at_once_are_refused(teacher, arrays, tmp_path):
