@@ -47,7 +47,7 @@ def network() -> keras.Model:
 
 
 def fitted(distiller, x, y, epochs: int):
-    distiller.compile(keras.optimizers.Adam(0.002), LOSS if distiller.student_loss_weight else None)
+    distiller.compile(keras.optimizers.Adam(0.002), LOSS)
     distiller.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
 
 

@@ -5,11 +5,14 @@ distiller.fit(x, y, epochs=30, callbacks=[kd.callbacks.Resume("state.npz")])   #
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_distill import training_state
+from keras_distill.begun_with import differences
 
 
 class Resume(keras.callbacks.Callback):
@@ -19,41 +22,77 @@ class Resume(keras.callbacks.Callback):
     killed between the two, it trains an epoch twice, or cannot read what it wrote. This writes one file,
     beside its place, and renames it.
 
+    With `delete=False` a training that has ended, perhaps by `EarlyStopping`, is not trained again by the
+    same call: its state holds the weights that it ended with, so put `Resume` behind callbacks that choose
+    them. What other callbacks remember is not in the file: a killed `EarlyStopping` begins to wait anew.
+
     Args:
         file: of the state, which the training goes on from if it is there, and is recorded in.
-        delete: whether the file goes when the training is done.
+        delete: whether the file goes when the training is done; else a call with more epochs goes on.
+        begun_with: what the training depends on beside the model, {name: number or text}; the state of a
+            training with other values is refused. None to compare nothing.
 
     Attributes:
         history: the history of all epochs, those of the killed trainings too.
 
     Raises:
-        ValueError: in `fit`: the file is damaged, or holds the state of another model.
+        ValueError: in `fit`: the file is damaged, or holds the state of another model or training.
         OSError: in `fit`: the state cannot be written. The one of the epoch before stays.
     """
 
-    def __init__(self, file: str | os.PathLike, delete: bool = True):
+    def __init__(
+        self,
+        file: str | os.PathLike,
+        delete: bool = True,
+        begun_with: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
         self.file = Path(file)
         self.delete = delete
+        self.begun_with = None if begun_with is None else dict(begun_with)
         self.history: training_state.History = {}
+        self._done = self._ended = 0
 
     def on_train_begin(self, logs=None):
         """Called by `fit`."""
-        if self.file.exists():
-            done, self.history = training_state.restore(self.model, self.file)
-            # Keras has no public way for a callback to say where `fit` begins; its own does this.
-            self.model._initial_epoch = done
+        self.history, self._done, self._ended = {}, 0, 0
+        if not self.file.exists():
+            return
+        self._compare(training_state.read_progress(self.file).begun_with)
+        found = training_state.restore(self.model, self.file)
+        self.history, self._done, self._ended = found.history, found.epochs, found.ended or 0
+        wanted = self.params["epochs"]
+        # Keras has no public way for a callback to say where `fit` begins; its own does this.
+        self.model._initial_epoch = wanted if wanted <= self._ended else found.epochs
 
     def on_epoch_end(self, epoch, logs=None):
         """Called by `fit`."""
         logs = logs or {}
         self.history = training_state.joined(self.history, {name: [logs[name]] for name in logs})
-        training_state.write(self.model, self.file, epoch + 1, self.history)
+        self._done = epoch + 1
+        self._write()
 
     def on_train_end(self, logs=None):
         """Called by `fit`."""
         if self.delete:
             self.file.unlink(missing_ok=True)
+        else:
+            self._write(ended=max(self.params["epochs"], self._ended))
+
+    def _write(self, ended: int | None = None) -> None:
+        progress = training_state.Progress(self._done, self.history, ended, self.begun_with)
+        training_state.write(self.model, self.file, progress)
+
+    def _compare(self, then: Mapping[str, Any] | None) -> None:
+        if self.begun_with is None:
+            return
+        nothing = ["it does not say with what"]
+        found = nothing if then is None else differences(then, self.begun_with)
+        if found:
+            raise ValueError(
+                f"{self.file} is of a training that was begun otherwise: {'; '.join(found)}. Give the first "
+                "arguments, or another folder, or remove the file to begin anew."
+            )
 
 
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):

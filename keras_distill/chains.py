@@ -4,18 +4,23 @@ kd.distill_chain([teacher, assistant, student], x, y, epochs=30, loss="sparse_ca
 students = kd.born_again(build, x, y, generations=3, epochs=30, loss="sparse_categorical_crossentropy")
 """
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_distill import losses, schedules
+from keras_distill.begun_with import describe, describe_teacher
 from keras_distill.callbacks import Resume
 from keras_distill.distiller import Distiller
+from keras_distill.layer_tree import all_layers
 from keras_distill.training_state import History
+
+_FREE = ("callbacks", "verbose")  # arguments of `fit` that another call may change
 
 
 def distill_chain(
@@ -45,20 +50,25 @@ def distill_chain(
         distillation_losses, distillation_loss_weights, student_loss_weight: as for `Distiller`; each network
             gets copies of the losses.
         optimizer, loss, metrics: as for `compile`; each network gets a copy of the optimizer.
-        folder: where the states of the trainings are kept, so that the chain goes on where it was killed;
-            None for nowhere.
+        folder: where the states of the trainings are kept, so that the same call goes on where it was killed
+            (see `callbacks.Resume`), and trains nothing that is done; None for nowhere. Networks may be added
+            at the end, and callbacks may change.
         **fit: as for `fit`: epochs, batch_size, validation_data, callbacks, …
 
     Returns:
         The history of each training.
 
     Raises:
-        ValueError: there are less than two networks, or what `Distiller` refuses.
+        ValueError: there are less than two networks; a training in `folder` was begun with another teacher,
+            network, other data or arguments (epochs too, since those that follow were taught by its end); or
+            what `Distiller` refuses.
     """
-    networks = list(networks)
+    several = not isinstance(networks, keras.Model)
+    networks = list(networks) if several else [networks]
     if len(networks) < 2:
         raise ValueError(
-            f"distill_chain takes a trained teacher and at least one network to train, got {len(networks)}."
+            "distill_chain takes a list of a trained teacher and at least one network to train, got "
+            f"{len(networks) if several else 'one network'}."
         )
     constructed = {
         "distillation_losses": distillation_losses,
@@ -66,9 +76,10 @@ def distill_chain(
         "student_loss_weight": student_loss_weight,
     }
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
+    trainings = _Trainings(compiled, (x, y), fit, folder)
     return [
-        _taught(teacher, student, constructed, compiled, _state(folder, i), (x, y), fit)
-        for i, (teacher, student) in enumerate(itertools.pairwise(networks), 1)
+        trainings.train(number, teacher, student, constructed)
+        for number, (teacher, student) in enumerate(itertools.pairwise(networks), 1)
     ]
 
 
@@ -119,6 +130,7 @@ def born_again(
     }
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
     alone = {"distillation_losses": losses.VirtualTeacher(), "student_loss_weight": 1.0}
+    trainings = _Trainings(compiled, (x, y), fit, folder)
     students: list[keras.Model] = []
     for generation in range(generations + (teacher is None)):
         student = build_student()
@@ -128,38 +140,75 @@ def born_again(
                 f"{'the same one again' if student in students else type(student).__name__}."
             )
         arguments = alone if teacher is None else constructed
-        _taught(teacher, student, arguments, compiled, _state(folder, generation), (x, y), fit)
+        trainings.train(generation, teacher, student, arguments)
         students.append(student)
         teacher = student
     return students
 
 
-def _taught(teacher, student, constructed, compiled, state: Path | None, data, fit) -> History:
-    """The history of one training; none of the objects it is given are changed but the student."""
-    was_trainable = getattr(teacher, "trainable", None)
-    model = Distiller(teacher, student, **_fresh(constructed))
-    model.compile(**_fresh(compiled))
-    arguments = {**fit, "callbacks": [*keras.tree.flatten(fit.get("callbacks") or [])]}
-    resume = None
-    if state is not None:
-        resume = Resume(state, delete=False)
-        arguments["callbacks"].append(resume)
-    history = model.fit(*data, **arguments).history
+class _Trainings:
+    """The trainings of a chain, and what they have in common.
+
+    Args:
+        compiled: arguments of `compile`.
+        data: (x, y).
+        fit: further arguments of `fit`.
+        folder: where their states are kept; None for nowhere.
+    """
+
+    def __init__(self, compiled: dict, data: tuple, fit: dict, folder):
+        self._compiled, self._data, self._fit = compiled, data, fit
+        self._folder = None if folder is None else Path(folder)
+        self._begun_with: dict[str, Any] = {}
+        if self._folder is not None:
+            counts = {name: value for name, value in fit.items() if name not in _FREE}
+            self._begun_with = describe({"x": data[0], "y": data[1], **compiled, **counts})
+
+    def train(self, number: int, teacher, student, constructed: dict) -> History:
+        """Return the history of one training; none of the objects it is given are changed but the student.
+
+        Args:
+            number: of its state in the folder.
+            constructed: arguments of `Distiller`.
+        """
+        callbacks = [*keras.tree.flatten(self._fit.get("callbacks") or [])]
+        resume = None
+        if self._folder is not None:
+            begun_with = {
+                "teacher": describe_teacher(teacher),
+                **describe({"student": student, **constructed}),
+                **self._begun_with,
+            }
+            resume = Resume(self._folder / f"network-{number}.npz", False, begun_with)
+            callbacks.append(resume)  # behind those that choose the weights at the end
+        with _as_it_was(teacher):
+            model = Distiller(teacher, student, **_fresh(constructed))
+            model.compile(**_fresh(self._compiled))
+            history = model.fit(*self._data, **{**self._fit, "callbacks": callbacks}).history
+        return history if resume is None else resume.history
+
+
+@contextlib.contextmanager
+def _as_it_was(teacher) -> Iterator[None]:
+    """Within it a Distiller may freeze `teacher`; then each layer and weight is as trainable as before."""
+    parts: list[Any] = []
     if isinstance(teacher, keras.Model):
-        teacher.trainable = was_trainable  # a student that was trained here stays as it was built
-    return history if resume is None else resume.history
-
-
-def _state(folder, number: int) -> Path | None:
-    return None if folder is None else Path(folder) / f"network-{number}.npz"
+        parts = [*all_layers(teacher), *teacher.weights]  # the outer before the inner
+    before = [(part, part.trainable) for part in parts]
+    try:
+        yield
+    finally:
+        for part, trainable in before:
+            part.trainable = trainable
 
 
 def _fresh(value):
-    """A copy of objects that remember something: optimizers, metrics, losses."""
+    """A copy of objects that remember something: optimizers, metrics, losses with weights."""
     if isinstance(value, dict):
         return {key: _fresh(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_fresh(one) for one in value]
-    if hasattr(value, "get_config") and not isinstance(value, keras.Model):
-        return keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(value))
+    remembers = keras.optimizers.Optimizer | keras.metrics.Metric | keras.Layer
+    if isinstance(value, remembers) and not isinstance(value, keras.Model):
+        return type(value).from_config(value.get_config())
     return value

@@ -304,14 +304,20 @@ class Distiller(MixedLoss):
         """Return how many views stored labels are of."""
         return self._teacher.views
 
+    def changed_by_forward(self) -> list:
+        """Return what is the student's; what of the teacher follows it changes after the step."""
+        later = {id(one) for layer in self._following for one in layer.variables}
+        return [one for one in super().changed_by_forward() if id(one) not in later]
+
     def output_spec(self):
         """Return the student's symbolic outputs; a subclassed model has none."""
         return getattr(self.student, "output", None)
 
     def begin(self, anew: bool) -> None:
-        """Forget the range of the inputs of an earlier training; make the teacher's weights constants."""
+        """Forget what is of an earlier training; make the teacher's weights constants."""
         if anew:
             self._input_ranges.forget()
+            self._teacher.begin()
         if not self.compiled:
             return
         self.before_epoch()

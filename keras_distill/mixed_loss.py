@@ -17,6 +17,8 @@ from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
 from keras_distill.training import DistillationModel
 
+_OF_COMPILE = "compile_metrics"  # what Keras calls all the metrics of `compile` together
+
 
 class MixedLoss(DistillationModel):
     """Base of the modes that minimise the sum: `soft` gives its soft part, `hard` the labels' part.
@@ -94,7 +96,7 @@ class MixedLoss(DistillationModel):
             weights = [share, *map(schedules.value, self.soft_terms.weights)]
             parts = [share * student_loss, *((1.0 - share) * value for value in soft)]
             total = self.loss_balancing.total(parts, weights)
-        total = total + self._regularization()
+        total = total + self._regularization() + sum(batch.beside, 0.0)
         self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=rows)
         self._note_totals(total, student_loss, rows)
         if self.compiled:
@@ -119,6 +121,24 @@ class MixedLoss(DistillationModel):
         self._note_totals(total, student_loss, rows)
         return total / train_step.replicas()
 
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Compare the outputs with the labels, and return what has been measured: without labels less."""
+        if y is not None:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        by_labels = {_OF_COMPILE, *(f"{name}_loss" for name in self.several_outputs())}
+        own = (metric for metric in self.metrics if metric.name not in by_labels)
+        return {metric.name: metric.result() for metric in own}
+
+    def several_outputs(self) -> list[str]:
+        """Return the names of the outputs that have a hard loss each; none where there is one output."""
+        names = list(getattr(self, "output_names", None) or ())
+        return names if len(names) > 1 else []
+
+    def get_metrics_result(self):
+        """As `keras.Model.get_metrics_result`, also before those of `compile` have seen labels."""
+        unseen = any(one.name == _OF_COMPILE and not one.built for one in self.metrics)
+        return self.compute_metrics(None, None, None) if unseen else super().get_metrics_result()
+
     def answer_of(self, x, y_pred) -> Answer:
         """Return what was answered to `x` in training, of which `y_pred` are the outputs, if known."""
         return self.forward(x, training=True)
@@ -126,8 +146,11 @@ class MixedLoss(DistillationModel):
     def test_step(self, data):
         """Evaluate without a teacher."""
         logs = super().test_step(data)
-        soft = {"distillation_loss", *(tracker.name for tracker in self.distillation_loss_trackers)}
-        return {name: value for name, value in logs.items() if name not in soft}
+        of_losses = (
+            one for loss in self.distillation_losses for one in getattr(loss, "metrics", ())
+        )
+        soft = (self.distillation_loss_tracker, *self.distillation_loss_trackers, *of_losses)
+        return {name: logs[name] for name in logs if name not in {one.name for one in soft}}
 
     def check_compile(self, loss, metrics, per_output: bool = False) -> None:
         """Refuse what `compile` cannot mean.

@@ -12,16 +12,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import activations, checks, losses
-from keras_distill.losses.logit_loss import LogitLoss, cross_entropy, one_hot
+from keras_distill import activations, checks, kinds, losses
+from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.network import Answer, Network
 from keras_distill.optimizers import PerGroup
-from keras_distill.several_heads import SeveralHeads
+from keras_distill.several_heads import SeveralHeads, each_of
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
 
 TARGETS = ("peers", "ensemble", "best")
 _ENSEMBLE = "ensemble"
+# "student_loss", … are columns of the history.
+_RESERVED = (_ENSEMBLE, "student", "total", "distillation", "val")
 
 
 class _Peers(Answer):
@@ -44,12 +46,14 @@ class MutualDistiller(SeveralHeads):
 
     Args:
         peers: `keras.Model`s of the same classes, a list or a dict by name; their architectures may differ.
+            The names begin the columns of the history: "student", "total" and some others are taken.
         distillation_losses: losses on logits, as for `Distiller`.
         distillation_loss_weights: as for `Distiller`.
         student_loss_weight: s; 0.5 is the paper's CE + KL, halved.
         target: whom a peer learns from. "peers": from each of the others, the mean of the losses (DML).
             "ensemble": from the mean of all peers' logits. "best": for each example from the peer with the
-            least cross-entropy, itself among them (KDCL); it needs labels.
+            least cross-entropy, itself among them (KDCL); it needs labels, and where a label is no class it
+            is "ensemble".
         activation: what the peers' outputs are, as `student_activation` of `Distiller`; or a list (or dict).
         name: the model's name.
         **kwargs: as for `keras.Model`.
@@ -58,7 +62,8 @@ class MutualDistiller(SeveralHeads):
         peers: name → network; "peer_0", "peer_1", … for a list.
 
     Raises:
-        ValueError: fewer than two peers, peers of other classes or inputs, losses on inner layers.
+        ValueError: fewer than two peers, peers of other classes or inputs, names that are taken, losses on
+            inner layers.
 
     Source: Zhang et al. 2018, Deep Mutual Learning, arXiv 1706.00384; Guo et al. 2020, KDCL.
     """
@@ -94,13 +99,10 @@ class MutualDistiller(SeveralHeads):
         self._peer_names = list(named)
         self._models = list(named.values())  # tracked: trained and saved
         self._given_activation = activation
-        kinds = activation if isinstance(activation, list | tuple) else [activation] * len(named)
-        if isinstance(activation, Mapping):
-            kinds = [activation[name] for name in named]
-        self._networks = [
-            Network(model, None, kind, role="peer")
-            for model, kind in zip(self._models, kinds, strict=True)
-        ]
+        if not isinstance(activation, list | tuple | Mapping):
+            activation = dict.fromkeys(named, activation)
+        ends = each_of(activation, list(named), "activation") or {}
+        self._networks = [Network(named[name], None, ends[name], role="peer") for name in named]
         self._losses_of_peers: dict[str, float] = {}
         self.built = all(model.built for model in self._models)
 
@@ -185,10 +187,13 @@ class MutualDistiller(SeveralHeads):
                 "MutualDistiller(target='best') chooses by the labels, and there are none: give (x, y), or "
                 "target='peers'."
             )
-        truth = one_hot(labels, logits[0])
-        errors = cross_entropy(truth, logits)
-        chosen = ops.one_hot(ops.argmin(errors, axis=0), len(answers), axis=0, dtype="float32")
-        return [Answer(None, ops.sum(chosen[..., None] * logits, axis=0), answers[0].activations)]
+        hard = self._hard_loss and self._hard_loss[self._peer_names[number]]
+        kind = kinds.of(logits[0], [answer.activations for answer in answers], hard)
+        truth, known = kinds.truth(labels, logits[0], kind)
+        best = ops.argmin(kinds.cross_entropy(truth, logits, kind), axis=0)
+        chosen = ops.one_hot(best, len(answers), axis=0, dtype="float32")[..., None]
+        chosen = ops.where(ops.all(known, axis=-1, keepdims=True), chosen, 1.0 / len(answers))
+        return [Answer(None, ops.sum(chosen * logits, axis=0), answers[0].activations)]
 
     def evaluate(self, x=None, y=None, *args, return_dict=False, **kwargs):
         """As `keras.Model.evaluate`; what it finds is what `best_peer` goes by."""
@@ -212,6 +217,14 @@ class MutualDistiller(SeveralHeads):
                 "No peer was measured: give fit validation_data=, or call evaluate(x, y), first."
             )
         return self.peers[min(self._losses_of_peers, key=self._losses_of_peers.__getitem__)]
+
+    def export(self, filepath, *args, **kwargs):
+        """Export the best peer, as `keras.Model.export`.
+
+        Raises:
+            ValueError: no peer was measured; `peers[name].export` exports any of them.
+        """
+        return self.best_peer().export(filepath, *args, **kwargs)
 
     # Saving
 
@@ -252,13 +265,25 @@ def _named(peers) -> dict[str, keras.Model]:
             "MutualDistiller takes at least two keras.Models, a list or a dict by name, got "
             f"{[type(model).__name__ for model in models] or type(peers).__name__}."
         )
-    if _ENSEMBLE in named:
-        raise ValueError("'ensemble' is the name of the peers together: give another one.")
+    for name in named:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"Peers have names that are strings, got {name!r}.")
+        if name in _RESERVED or name.startswith("val_"):
+            raise ValueError(
+                f"A peer cannot be named '{name}', as the history has columns of that name, or takes them "
+                "for those of the validation: give another one."
+            )
     for i, model in enumerate(models):
         for other in models[:i]:
             if model is other:
                 raise ValueError("A network is there twice: build one for each peer.")
-            checks.same_inputs(other, model)
+            try:
+                checks.same_inputs(other, model)
+            except ValueError as error:
+                raise ValueError(
+                    f"Peers take one batch, got peers of the inputs {_inputs(other)} and {_inputs(model)}: "
+                    "build them for the same ones."
+                ) from error
             shapes = [getattr(one, "output_shape", None) for one in (other, model)]
             several = any(isinstance(shape, list | dict) for shape in shapes)
             if several or (None not in shapes and shapes[0] != shapes[1]):
@@ -266,6 +291,10 @@ def _named(peers) -> dict[str, keras.Model]:
                     f"Peers have one output of the same shape, got {shapes[0]} and {shapes[1]}."
                 )
     return named
+
+
+def _inputs(model) -> list:
+    return [(tuple(one.shape), one.dtype) for one in model.inputs]
 
 
 def _together(answers: list[Answer]):

@@ -64,6 +64,12 @@ class PerGroup(keras.optimizers.Optimizer):
                 optimizer.apply(gradients, group)
         self._iterations.assign_add(1)
 
+    def finalize_variable_values(self, var_list):
+        """Let each end its training: one with `use_ema` sets its weights to their average."""
+        for optimizer, group in zip(self.optimizers, self._split(var_list), strict=True):
+            if group:
+                optimizer.finalize_variable_values(group)
+
     @property
     def variables(self):
         """Those of all, for saving."""

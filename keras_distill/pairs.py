@@ -112,6 +112,21 @@ def stages(model: keras.Model) -> dict[Any, list[str]]:
     return found
 
 
+def flat_layers(model: keras.Model) -> list[str]:
+    """Return the names of the layers with features `(batch, features)` before the top, shallow to deep.
+
+    Everything flows through each of them; the activation or normalisation behind a layer counts with it. The
+    top is the last layer with a kernel.
+
+    Raises:
+        ValueError: the model has not seen an input yet.
+    """
+    chains = _chains(_trunk(_learned(_calls(model))))
+    tops = [i for i, chain in enumerate(chains) if any(map(_has_kernel, chain))]
+    below = [chain[-1] for chain in chains[: tops[-1]]] if tops else []
+    return [call.name for call in below if call.output is not None and len(call.output.shape) == 2]
+
+
 @dataclasses.dataclass(eq=False)
 class _Call:
     """One call of a layer. `stage` is None where the output is no feature map; `name` is for a tap."""
@@ -176,12 +191,15 @@ def _learned(calls: list[_Call]) -> list[_Call]:
     found: list[_Call] = []
     made: set[int] = set()
     for call in calls:
-        # One number for each channel only moves and scales: a normalisation of the input.
-        kernel = any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", []))
-        if kernel or any(id(tensor) in made for tensor in call.inputs):
+        if _has_kernel(call) or any(id(tensor) in made for tensor in call.inputs):
             found.append(call)
             made.update(map(id, call.outputs))
     return found
+
+
+def _has_kernel(call: _Call) -> bool:
+    # One number for each channel only moves and scales: a normalisation of the input.
+    return any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", []))
 
 
 def _sized(spec: keras.KerasTensor) -> keras.KerasTensor:

@@ -15,7 +15,7 @@ from keras import ops
 from keras_distill import activations, losses, schedules
 from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.network import Answer, Network
-from keras_distill.pairs import stages
+from keras_distill.pairs import flat_layers, stages
 from keras_distill.several_heads import SeveralHeads
 from keras_distill.soft_loss import Batch
 from keras_distill.soft_terms import SoftTerms
@@ -109,13 +109,15 @@ class SelfDistiller(SeveralHeads):
     Use it to make one network better without any other one, where half more training time is no trouble.
 
     Args:
-        model: the `keras.Model` to train, with one output of classes.
-        exits: names of inner layers, shallow to deep; "auto" for the ends of all stages but the last one.
+        model: the `keras.Model` to train, with one output of classes for each example.
+        exits: names of inner layers, shallow to deep, or one name; "auto" for the ends of all stages but the
+            last one.
         distillation_losses: losses on logits, as for `Distiller`; None for `SoftTargets(temperature=3.0)`.
         distillation_loss_weights: as for `Distiller`.
         student_loss_weight: s; 0.7 is the paper's 1 − α.
         feature_weight: β, of the features; 0 for none.
-        last: the layer whose features the exits' are compared with; "auto" for the last stage's end.
+        last: the layer whose features the exits' are compared with; "auto" for the last stage's end, and in a
+            network without maps or tokens for the last layer before the top.
         activation: as `student_activation` of `Distiller`.
         name, **kwargs: as for `keras.Model`.
 
@@ -124,8 +126,8 @@ class SelfDistiller(SeveralHeads):
         exits: the names of the inner layers; in metrics they are "exit_1", "exit_2", …, the end is "final".
 
     Raises:
-        ValueError: a layer that does not exist, a model that is not built or has several outputs, losses on
-            inner layers.
+        ValueError: a layer that does not exist or is there twice, a model that is not built, has several
+            outputs or answers for each pixel or token, losses on inner layers.
 
     Source: Zhang et al. 2019, Be Your Own Teacher, arXiv 1905.08094.
     """
@@ -145,23 +147,21 @@ class SelfDistiller(SeveralHeads):
     ):
         if not isinstance(model, keras.Model):
             raise ValueError(f"SelfDistiller takes a keras.Model, got {type(model).__name__}.")
-        if not model.built or len(keras.tree.flatten(model.output_shape)) < 1:
+        if not model.built:
             raise ValueError("The model has no weights yet: call it on a batch first.")
         kwargs.setdefault("dtype", model.dtype_policy)
-        layers = [one for found in stages(model).values() for one in found[-1:]]
-        last = layers[-1] if last == "auto" else last
-        exits = [one for one in layers if one != last] if exits == "auto" else list(exits)
-        if not exits or not all(isinstance(one, str) for one in exits):
-            raise ValueError(
-                f"exits={exits!r} must name inner layers; 'auto' takes the ends of stages but the last, and "
-                f"this model's stages end in {layers}."
-            )
+        exits, last = _places(model, exits, last)
         network = Network(model, None, activation, [*exits, last])
         specs = network.spec()
         if specs is None or keras.tree.is_nested(specs.outputs):
             raise ValueError(
                 "SelfDistiller takes a model of one output whose shapes are known before it runs: a "
-                "functional or sequential one."
+                "functional or sequential one, or one that was called on a batch."
+            )
+        if len(specs.outputs.shape) != 2:
+            raise ValueError(
+                "SelfDistiller takes a model that answers (batch, classes), as exits have one answer for "
+                f"each example, and this one answers {tuple(specs.outputs.shape)}."
             )
         names = [f"exit_{i}" for i in range(1, len(exits) + 1)]
         given = (
@@ -235,6 +235,10 @@ class SelfDistiller(SeveralHeads):
         """Refuse a model that seems to end in probabilities where logits are assumed."""
         self._network.check_looks(self.student(x, training=False))
 
+    def export(self, filepath, *args, **kwargs):
+        """Export the model without its exits, as `keras.Model.export`."""
+        return self.student.export(filepath, *args, **kwargs)
+
     def get_config(self):
         """Return the arguments of the constructor, serialised."""
         serialize = keras.saving.serialize_keras_object
@@ -261,6 +265,29 @@ class SelfDistiller(SeveralHeads):
             config[key] = deserialize(config[key])
         config["distillation_losses"] = [deserialize(one) for one in config["distillation_losses"]]
         return cls(**config)
+
+
+def _places(model: keras.Model, exits, last) -> tuple[list[str], str]:
+    """The layers of the exits, and the one that they are compared with."""
+    ends: list[str] = []
+    if "auto" in (exits, last):
+        ends = [one for found in stages(model).values() for one in found[-1:]]
+    flat = flat_layers(model) if last == "auto" and not ends else []
+    if last == "auto":
+        last = ends[-1] if ends else flat[-1] if flat else None
+    given = exits
+    if exits == "auto":
+        exits = [one for one in ends if one != last]
+    exits = [exits] if isinstance(exits, str) else list(exits)
+    if not exits or not all(isinstance(one, str) for one in [*exits, last]):
+        choice = f"layers are {flat}" if flat else f"stages end in {ends}"
+        raise ValueError(
+            f"exits={given!r} and last={last!r} must name inner layers; 'auto' takes the ends of stages, for "
+            f"the exits all but the last, and this model's {choice}."
+        )
+    if len(set(exits)) < len(exits):
+        raise ValueError(f"exits={given!r} names a layer twice: name each once.")
+    return exits, last
 
 
 def _terms(given, weights, names: list[str], feature_weight) -> SoftTerms:

@@ -3,6 +3,7 @@
 Their outputs are a dict by name, and so are the metrics in the history: "peer_0_accuracy", "exit_1_accuracy".
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -31,44 +32,48 @@ class SeveralHeads(MixedLoss):
         self,
         optimizer="adam",
         loss=None,
+        loss_weights=None,
         metrics=None,
         weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
         jit_compile="auto",
-        **kwargs,
+        auto_scale_loss=True,
     ):
         """Configure the training, as `keras.Model.compile` does.
 
         Args:
             optimizer: of all that is trained.
             loss: the hard loss of each head; a string gets the head's `from_logits`.
+            loss_weights: of the heads' hard losses, a list or a dict by name; None for 1.
             metrics: a list; each head has them.
             weighted_metrics: the same, weighed by `sample_weight`.
-            jit_compile, **kwargs: as in Keras.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in Keras.
 
         Raises:
-            ValueError: no loss although the hard labels count, or metrics that are no list.
+            ValueError: no loss although the hard labels count, other weights than one for each head, or
+                metrics that are no list.
         """
         self.check_compile(loss, (metrics, weighted_metrics))
         heads = self.heads()
         resolved = {name: hard_loss.resolve(loss, end) for name, end in heads.items()}
         self._hard_loss = None if loss is None else resolved
         measured = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        as_they_are = {
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
+        }
         super().compile(
             optimizer=self.optimizer_of(optimizer),
             loss=self._hard_loss,
-            jit_compile=jit_compile,
+            loss_weights=each_of(loss_weights, list(heads), "loss_weights"),
             **{key: self._of_each(given) for key, given in measured.items()},
-            **kwargs,
+            **as_they_are,
         )
-        self.compiled_with(
-            {
-                "optimizer": optimizer,
-                "loss": loss,
-                **measured,
-                "jit_compile": jit_compile,
-                **kwargs,
-            }
-        )
+        given = {"optimizer": optimizer, "loss": loss, "loss_weights": loss_weights}
+        self.compiled_with({**given, **measured, **as_they_are})
 
     def hard(self, y, outputs, sample_weight):
         """Return the sum of the heads' hard losses."""
@@ -76,10 +81,12 @@ class SeveralHeads(MixedLoss):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Compare each head with the labels."""
-        if y is None:
-            return self.get_metrics_result()
         labels, weights = self._for_each(y), self._for_each(sample_weight)
         return super().compute_metrics(x, labels, y_pred, weights)
+
+    def several_outputs(self) -> list[str]:
+        """Return the heads."""
+        return list(self.heads())
 
     def output_spec(self):
         """None: Keras builds the metrics in the first step."""
@@ -97,6 +104,23 @@ class SeveralHeads(MixedLoss):
         if metrics is None:
             return None
         return {name: [_copy(metric) for metric in metrics] for name in self._names()}
+
+
+def each_of(given, names: list[str], argument: str) -> dict[str, Any] | None:
+    """Return what was given for each of `names`, by name; None for None.
+
+    Raises:
+        ValueError: it is no list or dict with one for each; the sentence names `argument`.
+    """
+    if given is None:
+        return None
+    if isinstance(given, list | tuple):
+        given = dict(zip(names, given, strict=False)) if len(given) == len(names) else list(given)
+    if not isinstance(given, Mapping) or set(given) != set(names):
+        raise ValueError(
+            f"{argument}={given!r} must have one for each of {names}, a list or a dict."
+        )
+    return dict(given)
 
 
 def _copy(metric):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import example_weighting, hard_loss
+from keras_distill import example_weighting, kinds
 from keras_distill.losses.base import of_rank
 from keras_distill.losses.logit_loss import LogitLoss
 from keras_distill.losses.weights import of_mean_1
@@ -83,13 +83,15 @@ def _float32(tensors):
 class Batch:
     """What `fit` gives in a step: inputs, hard labels or None, weights of examples or None.
 
-    `python`: whether Python may run in the middle of the step.
+    `python`: whether Python may run in the middle of the step. `beside`: 0s whose gradients are what weights
+    of losses learn by themselves, whatever the weight of the loss.
     """
 
     x: Any
     labels: Any = None
     sample_weight: Any = None
     python: bool = False
+    beside: list = dataclasses.field(default_factory=list)
 
     @property
     def rows(self):
@@ -131,8 +133,8 @@ def value(
         ends = [ours.of(answer.activations)]
         if term.needs_teacher:
             ends.append(Outputs(targets, term.output, "teacher").of(targets.activations))
-        kinds = _kinds(keras.tree.flatten(student), zip(*ends, strict=True), hard)
-        arguments["activation"] = ours.packed(kinds)
+        each = zip(keras.tree.flatten(student), zip(*ends, strict=True), hard, strict=True)
+        arguments["activation"] = ours.packed([kinds.of(*one) for one in each])
     if "labels" in takes:
         arguments["labels"] = ours.packed(labels)
     weights = _weights(term, ours, batch.sample_weight)
@@ -199,9 +201,10 @@ def _trust(term: Term, rule, targets: Answer, of_student, labels, hard, columns)
                 f"teacher's {theirs_.shape[-1]}: add a loss on responses with class_indices=, or pass a "
                 "function of (teacher_logits, labels)."
             )
-    kinds = _kinds(logits, ([end] for end in ends), hard)
+    each = zip(logits, labels, ends, hard, strict=True)
     return [
-        example_weighting.weights(rule, *one) for one in zip(logits, labels, kinds, strict=True)
+        example_weighting.weights(rule, logit, label, kinds.of(logit, [end], loss))
+        for logit, label, end, loss in each
     ]
 
 
@@ -306,16 +309,6 @@ def pick_output(structure, output, names, whose: str):
         f"A loss reads output={output!r}, which the {whose} does not have: {known}. Teacher and student need "
         f"outputs of that name or position: build the {whose} with keras.Model(inputs, {{name: output}})."
     )
-
-
-def _kinds(logits, ends, hard_losses) -> list:
-    """For each output: do its logits belong to one softmax, or each to a sigmoid of its own?"""
-    return [
-        "sigmoid"
-        if "sigmoid" in end or logit.shape[-1] == 1 or hard_loss.is_binary(loss)
-        else "softmax"
-        for logit, end, loss in zip(logits, ends, hard_losses, strict=True)
-    ]
 
 
 def _masked(output, weight):

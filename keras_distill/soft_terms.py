@@ -154,6 +154,10 @@ class SoftTerms:
             value = soft_loss.value(
                 term, batch, theirs, answer, hard_losses, self.weighting, self._columns(term)
             )
+            own = getattr(term.loss, "beside", None)
+            if own is not None:
+                value = value - own
+                batch.beside.append(own)
             term.tracker.update_state(value, sample_weight=batch.rows)
             weighted.append(schedules.value(term.weight) * value)
         return weighted

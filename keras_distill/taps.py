@@ -53,14 +53,25 @@ def find_tap(model: keras.Model, name: str) -> Tap:
 
 @contextlib.contextmanager
 def recording(taps: Mapping[str, Tap]) -> Iterator[dict[str, list]]:
-    """Within this context, collect under each key what passes the tap, in the order of the calls."""
+    """Within this context, collect under each key what passes the tap, in the order of the calls.
+
+    Outputs have the masks that their layers gave them in the end, also where a Keras layer behind took them
+    off, as `MultiHeadAttention` does with what it reads.
+    """
     recorded: dict[str, list] = {key: [] for key in taps}
+    masked: list[tuple[Any, Any]] = []
     with contextlib.ExitStack() as stack:
         for key, tap in taps.items():
             attribute = "activation" if tap.at == "activation" else _method(tap.layer)
-            note = functools.partial(_note, tap.at == "output", recorded[key])
+            note = functools.partial(_note, tap.at == "output", recorded[key], masked)
             stack.enter_context(_listening(tap.layer, attribute, note))
+            if tap.at == "output" and hasattr(tap.layer, "compute_mask"):
+                note = functools.partial(_note_mask, recorded[key], masked)
+                stack.enter_context(_listening(tap.layer, "compute_mask", note))
         yield recorded
+    for value, mask in masked:
+        if _mask_of(value) is None:
+            value._keras_mask = mask
 
 
 @contextlib.contextmanager
@@ -119,9 +130,21 @@ def _method(layer) -> str:
     return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
 
 
-def _note(output: bool, values: list, arguments, result) -> None:
+def _note(output: bool, values: list, masked: list, arguments, result) -> None:
     args, kwargs = arguments
     values.append(result if output else (args[0] if args else next(iter(kwargs.values()))))
+    if _mask_of(values[-1]) is not None:
+        masked.append((values[-1], _mask_of(values[-1])))
+
+
+def _note_mask(values: list, masked: list, arguments, mask) -> None:
+    """Right after a call that gave its output no mask, Keras asks the layer for one."""
+    if values and hasattr(values[-1], "shape") and hasattr(mask, "shape"):
+        masked.append((values[-1], mask))
+
+
+def _mask_of(tensor):
+    return getattr(tensor, "_keras_mask", None)  # it has no public name in Keras 3
 
 
 @contextlib.contextmanager

@@ -68,6 +68,10 @@ class DistillationModel(keras.Model):
     def output_spec(self):
         """Return `keras.KerasTensor`s like the outputs of `forward`, or None where they are not known."""
 
+    def changed_by_forward(self) -> list:
+        """Return the variables that `forward` may change, which a step that is stopped takes back."""
+        return self.non_trainable_variables
+
     def begin(self, anew: bool) -> None:
         """Called when a `fit` begins; `anew` is False where one goes on (`initial_epoch`)."""
 
@@ -147,25 +151,28 @@ class DistillationModel(keras.Model):
                 callbacks.append(callback)
         else:
             callbacks = [*keras.tree.flatten(callbacks or []), *added]
-        with train_step.plain_errors():
-            return super().fit(
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                validation_data=validation_data,
-                validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size,
-                validation_freq=validation_freq,
-                shuffle=shuffle,
-                class_weight=class_weight,
-                sample_weight=sample_weight,
-                initial_epoch=initial_epoch,
-                steps_per_epoch=steps_per_epoch,
-                **kwargs,
-            )
+        try:
+            with train_step.plain_errors():
+                return super().fit(
+                    x,
+                    y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=callbacks,
+                    validation_data=validation_data,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
+                    sample_weight=sample_weight,
+                    initial_epoch=initial_epoch,
+                    steps_per_epoch=steps_per_epoch,
+                    **kwargs,
+                )
+        finally:
+            epoch.begin(0)  # as `SetEpoch` does where no error or Ctrl-C comes before
 
     def evaluate(
         self,

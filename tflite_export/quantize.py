@@ -29,6 +29,7 @@ import numpy as np
 from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
 from tflite_export.dead_channels import with_room_for_biases
+from tflite_export.masked_scores import with_near_masks
 from tflite_export.normalization import PIXELS, Normalization
 
 RECIPES = (None, "float16", "dynamic_int8", "int8")
@@ -73,7 +74,7 @@ def quantize(
         warnings.simplefilter("ignore")  # it warns of its own way of opening the file
         measured = None
         if needs_examples(recipe):
-            measured = _measure(content, examples)
+            measured = with_near_masks(content, _measure(content, examples))
             for seen in measured.values():  # where all is 0 any step will do, and one of 0 none
                 if not np.any(seen["min"]) and not np.any(seen["max"]):
                     seen["max"] = np.ones_like(seen["max"])

@@ -41,8 +41,8 @@ def fit(
     history: training_state.History = {}
     done = 0
     if file is not None and file.exists():
-        reached, history = training_state.restore(model, file)
-        done = reached - first_epoch
+        found = training_state.restore(model, file)
+        done, history = found.epochs - first_epoch, found.history
     if done < epochs:
         with Progress(title, epochs, len(train), epochs_done=done) as progress:
             shown: list[keras.callbacks.Callback] = [epoch.SetEpoch(), progress.callback]

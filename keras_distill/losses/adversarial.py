@@ -1,5 +1,7 @@
 """An adversary: a discriminator learns to tell the student from the teacher, the student to deceive it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -17,8 +19,9 @@ class Adversarial(TrainableLoss):
     `mean_i −log D(s_i)`
 
     with D's weights as constants. D itself minimises the mean of −0.9·log D(t) − 0.1·log(1 − D(t)) −
-    log(1 − D(s)), with what it sees detached: D's gradients come from this, which is not part of the value. D
-    is kept in balance: it pauses while it is right in more than `ceiling` of the batch.
+    log(1 − D(s)), with what it sees detached: D's gradients come from this, which is not part of the value;
+    in a Distiller they do not depend on the loss's weight, so that D learns while that is still 0. D is kept
+    in balance: it pauses while it is right in more than `ceiling` of the batch.
 
     When: beside other losses, where student and teacher are near example by example and yet differ as
     distributions. Of all losses it most needs its weight tried out.
@@ -33,7 +36,12 @@ class Adversarial(TrainableLoss):
 
     Attributes:
         discriminator: the layer, once it is made.
+        beside: of the last `compute_loss`, a 0 whose gradient is D's own; part of what was returned.
         accuracy: a metric, `discriminator_accuracy`: 0.5 where the student deceives it, 1 where it has won.
+
+    Raises:
+        ValueError: a discriminator that is no layer; in use: that does not answer one logit, or layers of
+            unequal channels.
 
     Customary weights: 1 for the hard labels, 0.1 for this loss, and 1 for soft targets beside it.
     Source: Xu et al. 2018, arXiv 1709.00513; Wang et al. 2018, KDGAN.
@@ -56,8 +64,14 @@ class Adversarial(TrainableLoss):
         super().__init__(teacher_layer_name, student_layer_name, output, name)
         self.hidden = schedules.whole("hidden", hidden)
         self.ceiling = schedules.fixed("ceiling", ceiling, lowest=0.5, highest=1.0)
+        if not isinstance(discriminator, keras.layers.Layer | None):
+            raise ValueError(
+                f"discriminator={discriminator!r} must be a keras layer or model from (batch, channels) to "
+                "(batch, 1), or None for two layers of hidden= units."
+            )
         self._given = discriminator
-        self.discriminator = discriminator
+        self.beside: Any = None
+        self.discriminator: Any = discriminator
         self.accuracy = keras.metrics.Mean(name="discriminator_accuracy")
 
     def build(self, teacher_shapes, student_shapes):
@@ -82,6 +96,12 @@ class Adversarial(TrainableLoss):
             )
         if not self.discriminator.built:
             self.discriminator.build((None, shapes[0][-1]))
+        answers = tuple(self.discriminator.compute_output_shape((None, shapes[0][-1])))
+        if answers[1:] != (1,):
+            raise ValueError(
+                f"The discriminator answers {answers}, and must answer one logit, (batch, 1): let it end in "
+                "Dense(1)."
+            )
 
     def compute_loss(
         self, teacher_outputs, student_outputs, labels=None, sample_weight=None, mask=None
@@ -124,7 +144,8 @@ class Adversarial(TrainableLoss):
         accuracy = sum(ops.sum(one * counted) for one in right) / (2.0 * seen)
         self.accuracy.update_state(accuracy, sample_weight=seen)
         own = ops.where(accuracy > self.ceiling, 0.0, 1.0) * own
-        return deceived + (own - ops.stop_gradient(own))
+        self.beside = own - ops.stop_gradient(own)
+        return deceived + self.beside
 
     def _as_constant(self, seen):
         """What D says with weights that have no gradient."""

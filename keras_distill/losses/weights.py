@@ -40,7 +40,7 @@ def paired(teacher_outputs, student_outputs, mask=None, sample_weight=None):
 
 def _is_number(one) -> bool:
     """Whether this is the beginning of a list of numbers, for which NumPy and Keras take an array."""
-    return bool(one) and not hasattr(one[0], "shape")
+    return bool(one) and one[0] is not None and not hasattr(one[0], "shape")
 
 
 def same_number(of_teacher, of_student) -> None:

@@ -92,9 +92,7 @@ def load(
                 f"{path} is a function: give output_shape=, the shape of its answer to one example, for "
                 "instance (10,)."
             )
-        return CallableTeacher(
-            path, output_shape, "linear" if activation == "auto" else activation, inputs
-        )
+        return CallableTeacher(path, output_shape, activation, inputs)
     path = Path(path)
     if kind == "saved_model":
         return SavedModelTeacher(path, signature, inputs, activation)

@@ -39,6 +39,9 @@ class Teacher:
     def follow(self, student: keras.Model) -> None:
         """Called by the Distiller that it is to teach in, with the student."""
 
+    def begin(self) -> None:
+        """Called when a new training begins, before the weights of one that goes on are read."""
+
     def tap(self, layer_names: Sequence[str]) -> None:
         """Let the answers hold these inner layers too, `Answer.inner`.
 

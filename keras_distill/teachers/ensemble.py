@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_distill.losses.logit_loss import cross_entropy, one_hot
+from keras_distill import kinds, schedules
 from keras_distill.network import Answer
 from keras_distill.soft_loss import Outputs
 from keras_distill.teachers.several import Several
@@ -56,15 +56,13 @@ class Ensemble(Several):
             raise ValueError(
                 f"weighting={weighting!r} is not known: give one of {', '.join(map(repr, WEIGHTINGS))}."
             )
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature!r} must be a number above 0.")
         self.weighting = weighting
-        self.temperature = float(temperature)
+        self.temperature = schedules.fixed("temperature", temperature, above=True)
         self.independent_labels = bool(independent_labels)
 
     def targets(self, x, labels=None) -> Answer:
         """Return the weighted mean of what they answer, and the inner layers of each."""
-        answers = {name: one.targets(x, labels) for name, one in self.members.items()}
+        answers = self.asked(x, labels)
         first = next(iter(answers.values()))
         for name, answer in answers.items():
             self._check(name, answer, first)
@@ -72,13 +70,13 @@ class Ensemble(Several):
         ends = [keras.tree.flatten(answer.activations) for answer in answers.values()]
         labels = Outputs(first, None, "teacher").of(labels)
         each = [
-            self._combined(ops.stack(same), self._kind(same, kinds), label)
-            for *same, kinds, label in zip(*logits, zip(*ends, strict=True), labels, strict=True)
+            self._combined(ops.stack(same), self._kind(same, ended), label)
+            for *same, ended, label in zip(*logits, zip(*ends, strict=True), labels, strict=True)
         ]
-        outputs, logits, kinds = (
+        outputs, logits, activations = (
             keras.tree.pack_sequence_as(first.outputs, list(one)) for one in zip(*each, strict=True)
         )
-        return Answer(outputs, logits, kinds, self._inner(answers), first.names)
+        return Answer(outputs, logits, activations, self._inner(answers), first.names)
 
     def spec(self) -> Answer | None:
         """Return the symbolic answer, or None where one of theirs is not known."""
@@ -113,8 +111,7 @@ class Ensemble(Several):
         return self.members[member].find_layer(layer)
 
     def _kind(self, logits, ends) -> str:
-        single = self.independent_labels or logits[0].shape[-1] == 1 or "sigmoid" in ends
-        return "sigmoid" if single else "softmax"
+        return kinds.of(logits[0], ends, independent_labels=self.independent_labels)
 
     def _combined(self, logits, kind: str, labels):
         """Outputs, logits and their kind, of logits `(teachers, batch, ..., classes)`."""
@@ -139,7 +136,7 @@ class Ensemble(Several):
         if self.weighting == "mean" or count == 1:
             return even
         if self.weighting == "entropy":
-            entropy = _cross_entropy(logits, _probabilities(logits, kind), kind)
+            entropy = kinds.cross_entropy(kinds.probabilities(logits, kind), logits, kind)
             total = ops.sum(entropy, axis=0, keepdims=True)
             shares = ops.where(total > 1e-20, entropy / ops.maximum(total, 1e-20), even)
             return _of_others(shares)
@@ -148,14 +145,9 @@ class Ensemble(Several):
                 "Ensemble(weighting='confidence') compares the teachers with the labels, and there are "
                 "none: give (x, y), or weighting='entropy'."
             )
-        if kind == "softmax":
-            truth = one_hot(labels, logits[0])
-            known = ops.sum(truth, axis=-1) > 0
-        else:
-            truth = ops.reshape(ops.cast(labels, "float32"), ops.shape(logits[0]))
-            known = ops.all(truth >= 0, axis=-1)
-        wrong = ops.softmax(_cross_entropy(logits, truth[None], kind), axis=0)
-        return ops.where(known[None], _of_others(wrong), even)
+        truth, known = kinds.truth(labels, logits[0], kind)
+        wrong = ops.softmax(kinds.cross_entropy(truth, logits, kind), axis=0)
+        return ops.where(ops.all(known, axis=-1), _of_others(wrong), even)
 
     def _check(self, name: str, answer: Answer, first: Answer) -> None:
         try:
@@ -188,15 +180,3 @@ def _of_others(shares):
     """(1 − share)/(K − 1) of shares `(K, ...)` that sum to 1: what the others have, on average."""
     count = shares.shape[0]
     return ops.tensordot((1.0 - ops.eye(count)) / (count - 1), shares, axes=1)
-
-
-def _probabilities(logits, kind: str):
-    return ops.softmax(logits, axis=-1) if kind == "softmax" else ops.sigmoid(logits)
-
-
-def _cross_entropy(logits, truth, kind: str):
-    """−Σ truth·log p over the classes; of a sigmoid the sum over labels and both answers."""
-    if kind == "softmax":
-        return cross_entropy(truth, logits)
-    yes, no = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
-    return -ops.sum(truth * yes + (1.0 - truth) * no, axis=-1)

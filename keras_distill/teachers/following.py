@@ -1,5 +1,6 @@
 """Teachers that are made of the student itself: its average, or what it said before."""
 
+import math
 import os
 from typing import cast
 
@@ -7,12 +8,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import epoch, schedules
-from keras_distill.losses.logit_loss import one_hot
+from keras_distill import activations, epoch, kinds, schedules
 from keras_distill.network import Answer, select
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.model import ModelTeacher
-from keras_distill.train_step import call_numpy_flat, required
+from keras_distill.train_step import (
+    call_numpy_flat,
+    read_rows,
+    replicas,
+    required,
+    write_rows,
+)
+
+_SEEN = 1e-7  # the least probability that is kept: of a sigmoid 0, which float16 makes of less, means unseen
 
 
 class _Average(keras.layers.Layer):
@@ -49,9 +57,9 @@ class EMATeacher(ModelTeacher):
     """
 
     def __init__(self, momentum: float = 0.999, inputs=None, activation="auto"):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum!r} must lie in 0..1, below 1.")
-        self.momentum = momentum
+        below_1 = math.nextafter(1.0, 0.0)
+        advice = "below 1, 0.999 is usual"
+        self.momentum = schedules.fixed("momentum", momentum, highest=below_1, advice=advice)
         self._given = inputs, activation
         self._student: keras.Model | None = None
         self._folded = None
@@ -138,8 +146,11 @@ class PastPredictions(Teacher):
 
     The target is (1 − αₜ)·onehot + αₜ·p of the epoch before, with αₜ = share·(t + 1)/epochs in epoch t; an
     example that was not seen yet has its label alone, one without a label (−1) what was said of it. Give it
-    to a Distiller with `losses.SoftTargets(temperature=1.0)` and `student_loss_weight=0`. Use it to train
-    without any teacher where a network is too sure of its labels: it costs no second network.
+    to a Distiller with `losses.SoftTargets(temperature=1.0)` and `student_loss_weight=0`; `compile` takes the
+    hard loss all the same, which validation shows. Use it to train without any teacher where a network is too
+    sure of its labels: it costs no second network. Each training begins with nothing said, on one device.
+
+    Of one class, or of a student that ends in a sigmoid, each label is softened by itself.
 
     Args:
         examples: how many there are.
@@ -149,10 +160,11 @@ class PastPredictions(Teacher):
         index: key of the examples' numbers 0..examples−1 in the batch, or a callable that gives them; let the
             student read the rest with `student_inputs=`.
         folder: where the predictions are kept as float16; None to keep them in memory, as float32.
+        independent_labels: whether logits without a sigmoid are of labels that are each right or wrong.
 
     Raises:
         ValueError: an argument that cannot be meant; in a training, labels are missing or an example's
-            number lies outside.
+            number lies outside, or the student turns out to end in a sigmoid.
 
     Source: Kim et al. 2021, Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv
         2006.12000.
@@ -166,13 +178,14 @@ class PastPredictions(Teacher):
         share: float = 0.8,
         index="index",
         folder: str | os.PathLike | None = None,
+        independent_labels: bool = False,
     ):
         for name, value in (("examples", examples), ("classes", classes), ("epochs", epochs)):
             schedules.whole(name, value)
-        if not 0 <= share <= 1:
-            raise ValueError(f"share={share!r} must lie in 0..1.")
         self.examples, self.classes, self.epochs = examples, classes, epochs
-        self.share, self.index = share, index
+        self.share, self.index = schedules.fixed("share", share, highest=1.0), index
+        self.independent_labels = bool(independent_labels)
+        self._ends: list[str] = []  # the student's, once it is known
         self.folder = None if folder is None else os.fspath(folder)
         self._memory = _InMemory(examples, classes) if self.folder is None else None
         self._files = None if self.folder is None else _OnDisk(self.folder, examples, classes)
@@ -192,26 +205,58 @@ class PastPredictions(Teacher):
         if labels is None:
             raise ValueError("PastPredictions softens labels, and there are none: give (x, y).")
         past = self._table.read(self._indices(x))
+        kind = self._kind(past)
         seen = ops.any(past > 0, axis=-1, keepdims=True)
-        truth = one_hot(labels, past)
-        known = ops.any(truth > 0, axis=-1, keepdims=True)
+        truth, known = kinds.truth(labels, past, kind)
         now = ops.cast(epoch.variable(), "float32")
         share = ops.minimum(self.share * (now + 1.0) / self.epochs, self.share)
         share = ops.where(seen, ops.where(known, share, 1.0), 0.0)
         target = (1.0 - share) * truth + share * past
         # Of an example without label and past nothing is known.
-        total = ops.sum(target, axis=-1, keepdims=True)
-        target = ops.where(total > 0, target / ops.maximum(total, 1e-7), 1.0 / self.classes)
-        return Answer(target, ops.log(ops.maximum(target, 1e-30)), "softmax")
+        nothing = 1.0 / self.classes if kind == "softmax" else 0.5
+        target = ops.where(seen | known, target, nothing)
+        if kind == "softmax":
+            target = target / ops.sum(target, axis=-1, keepdims=True)
+            return Answer(target, ops.log(ops.maximum(target, 1e-30)), kind)
+        return Answer(target, activations.to_logits(target, kind), kind)
+
+    def follow(self, student: keras.Model) -> None:
+        """See how the student ends.
+
+        Raises:
+            ValueError: on several devices, each of which would remember what it saw itself.
+        """
+        if replicas() > 1:
+            raise ValueError(
+                f"PastPredictions is for one device, and this strategy has {replicas()}: make the Distiller "
+                "outside of its scope."
+            )
+        self._ends = [head.activation for head in activations.heads(student)]
 
     def update(self, x, answer: Answer) -> None:
         """Remember what the student said."""
-        self._table.write(self._indices(x), ops.softmax(answer.logits, axis=-1))
+        kind = self._kind(answer.logits)
+        if kind == "softmax" and "sigmoid" in keras.tree.flatten(answer.activations):
+            raise ValueError(
+                "PastPredictions softens classes of which one is right, and the student ends in a sigmoid: "
+                "pass independent_labels=True."
+            )
+        said = kinds.probabilities(answer.logits, kind)
+        if kind == "sigmoid":
+            said = ops.maximum(said, _SEEN)
+        self._table.write(self._indices(x), said)
+
+    def _kind(self, logits) -> str:
+        return kinds.of(logits, self._ends, independent_labels=self.independent_labels)
+
+    def begin(self) -> None:
+        """Forget what was said in an earlier training."""
+        self._table.begin()
 
     def spec(self) -> Answer:
         """Return the answer to any batch, symbolically."""
         one = keras.KerasTensor((None, self.classes), "float32")
-        return Answer(one, one, "softmax")
+        return Answer(one, one, self._kind(one))
 
     @property
     def _table(self):
@@ -233,6 +278,7 @@ class PastPredictions(Teacher):
             "share": self.share,
             "index": keras.saving.serialize_keras_object(self.index),
             "folder": self.folder,
+            "independent_labels": self.independent_labels,
         }
 
     @classmethod
@@ -251,13 +297,16 @@ class _InMemory(keras.layers.Layer):
         )
         self.built = True
 
+    def begin(self) -> None:
+        self.table.assign(ops.zeros_like(self.table))
+
     def read(self, indices):
         examples = self.table.shape[0]
         inside = ops.all((indices >= 0) & (indices < examples))
-        return ops.take(self.table, required(indices, inside, _outside(examples)), axis=0)
+        return read_rows(self.table, required(indices, inside, _outside(examples)))
 
     def write(self, indices, predictions) -> None:
-        self.table.assign(ops.scatter_update(self.table, indices[:, None], predictions))
+        write_rows(self.table, indices, predictions)
 
 
 class _OnDisk:
@@ -269,6 +318,10 @@ class _OnDisk:
         self._tables = [
             _table(os.path.join(folder, f"predictions-{i}.npy"), self._shape) for i in (0, 1)
         ]
+        self._anew = False
+
+    def begin(self) -> None:
+        self._anew = True  # if its first epoch is the first: one that goes on needs what is there
 
     def read(self, indices):
         shape = (None, self._shape[1])
@@ -280,6 +333,10 @@ class _OnDisk:
 
     def _read(self, number, indices):
         self._check(indices)
+        if self._anew and number == 0:
+            for table in self._tables:
+                table[:] = 0
+        self._anew = False
         if number == 0:
             return [np.zeros((len(indices), self._shape[1]), "float32")]
         return [self._tables[(number + 1) % 2][indices].astype("float32")]

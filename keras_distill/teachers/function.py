@@ -1,12 +1,12 @@
 """Any function of NumPy arrays as a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import activations
+from keras_distill import activations, schedules
 from keras_distill.network import Answer, select
 from keras_distill.teachers.base import Teacher
 from keras_distill.train_step import call_numpy
@@ -21,23 +21,32 @@ class CallableTeacher(Teacher):
     Args:
         function: takes the batch (an array, or a list or dict of them) and returns an array
             `(batch, ..., classes)`.
-        output_shape: the shape of one example's answer, for instance `(10,)`.
-        activation: `"linear"` (logits, the default), `"softmax"` or `"sigmoid"`.
+        output_shape: the shape of one example's answer, for instance `(10,)` or, of one axis, `10`.
+        activation: what it answers: `"linear"` (logits), `"softmax"` or `"sigmoid"`; `"auto"` takes it for
+            logits, and refuses one batch that looks like probabilities.
         inputs: a callable or a key into the batch.
+
+    Raises:
+        ValueError: an argument that cannot be meant; in use: an answer of another shape.
     """
 
     def __init__(
-        self, function: Callable, output_shape: tuple, activation: str = "linear", inputs=None
+        self,
+        function: Callable,
+        output_shape: int | Sequence[int],
+        activation: str = "auto",
+        inputs=None,
     ):
         if not callable(function):
             raise ValueError(f"function must be callable, got {function!r}.")
-        if activation not in activations.ACTIVATIONS:
+        if activation not in ("auto", *activations.ACTIVATIONS):
             raise ValueError(
-                f"activation={activation!r} is not known: give 'linear', 'softmax' or 'sigmoid'."
+                f"activation={activation!r} is not known: give 'auto', 'linear', 'softmax' or 'sigmoid'."
             )
         self.function = function
-        self.output_shape = tuple(output_shape)
-        self.activation = activation
+        self.output_shape = _shape(output_shape)
+        self.activation = "linear" if activation == "auto" else activation
+        self._known = activation != "auto"
         self.inputs = inputs
 
     def targets(self, x, labels=None) -> Answer:
@@ -70,8 +79,8 @@ class CallableTeacher(Teacher):
 
     @property
     def known(self) -> bool:
-        """False for "linear", which is also what is taken when nothing is said."""
-        return self.activation != "linear"
+        """Whether somebody has said what it answers."""
+        return self._known
 
     def check_looks(self, x) -> None:
         """Look at one batch."""
@@ -80,7 +89,8 @@ class CallableTeacher(Teacher):
         if found:
             raise ValueError(
                 f"The teacher's answers were taken for logits, but one batch of them looks like "
-                f"probabilities ({found}): pass CallableTeacher(..., activation='{found}')."
+                f"probabilities ({found}): pass CallableTeacher(..., activation='{found}'), or "
+                "activation='linear' if they are logits."
             )
 
     def get_config(self) -> dict:
@@ -93,3 +103,8 @@ class CallableTeacher(Teacher):
             "This distiller's teacher is a Python callable, which cannot be saved: save `distiller.student`, "
             "or use `save_weights` and build the distiller again with the same teacher."
         )
+
+
+def _shape(given) -> tuple[int, ...]:
+    sizes = given if isinstance(given, list | tuple) else (given,)
+    return tuple(schedules.whole("Each size in output_shape", size) for size in sizes)

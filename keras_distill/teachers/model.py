@@ -64,7 +64,9 @@ class ModelTeacher(Teacher):
     def fingerprint(self) -> str:
         """Return a digest of the model's weights, and how it is read."""
         digest = hashlib.sha256()
-        for variable in self.model.weights:  # not the seeds of its Dropout, which are new in each process
+        for (
+            variable
+        ) in self.model.weights:  # not the seeds of its Dropout, which are new in each process
             digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
         kinds = [head.activation for head in self.network.heads]
         return f"{type(self.model).__name__} {kinds} {digest.hexdigest()}"

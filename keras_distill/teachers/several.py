@@ -21,9 +21,10 @@ class Several(Teacher):
 
     Attributes:
         members: name → teacher; the names of a list are "0", "1", …
+        views: how many views those know that are stored labels; None where none of them is.
 
     Raises:
-        ValueError: there is none, or an argument for others than these.
+        ValueError: there is none, an argument for others than these, or labels of different views.
     """
 
     def __init__(
@@ -38,12 +39,31 @@ class Several(Teacher):
         named = dict(enumerate(teachers)) if self._as_list else dict(teachers)
         self._inputs = _each(inputs, None, named, "inputs")
         self._activation = _each(activation, "auto", named, "activation")
-        made: dict[int, Teacher] = {}  # one that is given twice is run once
+        made: dict[int, Teacher] = {}  # one that is given twice is asked once
+        first: dict[int, Any] = {}
         for key, teacher in named.items():
             if id(teacher) not in made:
                 made[id(teacher)] = as_teacher(teacher, self._inputs[key], self._activation[key])
+                first[id(teacher)] = key
+            elif self._inputs[key] is not self._inputs[first[id(teacher)]]:
+                raise ValueError(
+                    f"The teachers {first[id(teacher)]!r} and {key!r} are one network with two inputs=: make "
+                    "a model of its own of what changes the inputs and the network."
+                )
         self.members = {str(key): made[id(teacher)] for key, teacher in named.items()}
         self._distinct = list(made.values())
+        stored = [one.views for one in self._distinct if one.views is not None]
+        if len(stored) > 1:
+            raise ValueError(
+                f"{type(self).__name__} has {len(stored)} teachers that are stored labels, and a batch holds "
+                "those of one folder: store the answers of an Ensemble, or let the others answer."
+            )
+        self.views = stored[0] if stored else None
+
+    def asked(self, x, labels=None) -> dict[str, Answer]:
+        """Return what each member answers; one that is given twice is asked once."""
+        found = {id(teacher): teacher.targets(x, labels) for teacher in self._distinct}
+        return {name: found[id(teacher)] for name, teacher in self.members.items()}
 
     @property
     def models(self) -> list[ModelTeacher]:
@@ -54,6 +74,11 @@ class Several(Teacher):
     def state(self) -> list[keras.Layer]:
         """What of them follows the student."""
         return [layer for teacher in self._distinct for layer in teacher.state]
+
+    def begin(self) -> None:
+        """Tell each."""
+        for teacher in self._distinct:
+            teacher.begin()
 
     def follow(self, student) -> None:
         """Tell each."""
@@ -192,8 +217,7 @@ class PerLoss(Several):
 
     def targets(self, x, labels=None) -> Answers:
         """Return what each answers; one that teaches several losses is asked once."""
-        found = {id(teacher): teacher.targets(x, labels) for teacher in self._distinct}
-        return Answers([found[id(teacher)] for teacher in self.members.values()])
+        return Answers(list(self.asked(x, labels).values()))
 
     def spec(self) -> Answers | None:
         """Return the symbolic answers, or None where one is not known."""

@@ -120,7 +120,7 @@ def test_the_student_deceives_it():
     )
     model.compile(keras.optimizers.Adam(0.02), SCE)
     apart = [float(np.abs(np.mean(teacher(x) - student(x), 0)).max())]
-    model.fit(x, y, epochs=150, verbose=0)
+    model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(150), verbose=0)
     apart.append(float(np.abs(np.mean(teacher(x) - student(x), 0)).max()))
     assert apart[1] < 0.5 * apart[0]
 
@@ -137,6 +137,55 @@ def test_inner_layers_are_judged():
         kd.AdversarialDistiller(
             mlp(width=8), mlp(width=6), teacher_layer_name="hidden", student_layer_name="hidden"
         )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("balancing", [None, "uncertainty"])
+def test_the_discriminator_learns_alike_whatever_its_weight(weight, balancing):
+    x, y = examples(24)
+    teacher, student = mlp(width=16), mlp()
+    model = kd.AdversarialDistiller(
+        teacher, student, "soft_targets", None, 0.2, weight, loss_balancing=balancing
+    )
+    model.adversary.ceiling = 1.0
+    model.compile("sgd", SCE)
+    own = model.adversary.discriminator.trainable_variables
+    with tf.GradientTape() as tape:
+        value = model.compute_loss(x, y)
+    found = tape.gradient(value, own)
+    with tf.GradientTape() as tape:
+        real, fake = (model.adversary.discriminator(network(x)) for network in (teacher, student))
+        sure, wrong = tf.math.log_sigmoid(real), tf.math.log_sigmoid(-real)
+        expected = tf.reduce_mean(-0.9 * sure - 0.1 * wrong - tf.math.log_sigmoid(-fake))
+    for one, other in zip(found, tape.gradient(expected, own), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "sentence"),
+    [
+        ("mlp", "discriminator='mlp' must be a keras layer or model"),
+        (layers.Dense(4), r"answers \(None, 4\), and must answer one logit"),
+    ],
+)
+def test_a_discriminator_that_cannot_be_meant_is_refused(discriminator, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kd.AdversarialDistiller(mlp(), mlp(), discriminator=discriminator)
+
+
+@pytest.mark.parametrize("mode", [kd.Distiller, kd.AdversarialDistiller, kd.RobustDistiller])
+def test_the_history_has_what_was_measured(mode):
+    x, y = examples(24)
+    arguments = {"bounds": None, "steps": 1} if mode is kd.RobustDistiller else {}
+    model = mode(mlp(), mlp(), "soft_targets", student_loss_weight=0, **arguments)
+    model.compile("sgd", SCE, metrics=["accuracy"], run_eagerly=True)
+    # Labels for the validation alone.
+    history = model.fit(x, validation_data=(x, y), epochs=2, verbose=0).history
+    assert "val_accuracy" in history
+    assert ("val_robust_accuracy" in history) == (mode is kd.RobustDistiller)
+    assert ("discriminator_accuracy" in history) == (mode is kd.AdversarialDistiller)
+    assert not {"accuracy", "robust_accuracy", "val_discriminator_accuracy"} & set(history)
+    assert len(history["soft_targets"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["save", "resume"])
@@ -167,6 +216,12 @@ def robust(teacher=None, student=None, compiled=True, **arguments):
     if compiled:
         model.compile(keras.optimizers.SGD(0.05), SCE, metrics=["accuracy"])
     return model
+
+
+def of_tokens():
+    tokens = keras.Input((4,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(10, 4)(tokens))
+    return keras.Model(tokens, layers.Dense(3)(x))
 
 
 def error(model, x, y):
@@ -201,7 +256,77 @@ def test_the_student_learns_on_attacked_inputs_what_is_said_of_clean_ones(monkey
     soft = soft_targets(teacher, student, 30.0)
     assert logs["distillation_loss"] == pytest.approx(soft, rel=1e-3)
     assert logs["loss"] == pytest.approx(0.25 * hard + 0.75 * soft, rel=1e-3)
-    assert logs["robust_accuracy"] == pytest.approx((student.argmax(-1) == y).mean())
+    right = student.argmax(-1) == y
+    assert logs["robust_accuracy"] == pytest.approx(right.mean())
+
+
+def test_robust_accuracy_is_weighted_as_the_examples_are(monkeypatch):
+    x, y = examples(24)
+    model = robust()
+    monkeypatch.setattr(model, "attack", lambda x, y=None: tf.cast(x, "float32"))
+    right = np.argmax(model.student(x), -1) == y
+    logs = model.test_step((x, y, np.where(right, 1.0, 3.0)))
+    expected = right.sum() / (right.sum() + 3 * (~right).sum())
+    assert float(logs["robust_accuracy"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "activation", "loss"),
+    [(1, "sigmoid", "binary_crossentropy"), (3, None, keras.losses.BinaryCrossentropy(True))],
+)
+def test_attacks_on_labels_that_are_each_right_or_wrong(labels, activation, loss):
+    x, y = examples(24)
+    y = (np.stack([y, y + 1, y * 2], -1)[:, :labels] % 2).astype("float32")
+    student = mlp(labels, activation=activation)
+    model = robust(mlp(labels, width=16), student, compiled=False)
+    model.compile("sgd", loss, run_eagerly=True)
+
+    def wrong(x):
+        logits = np.asarray(model.forward(x, training=False).logits, "float64")
+        return np.mean(np.sum(np.logaddexp(0, -logits * (2 * y - 1)), axis=-1))
+
+    attacked = np.asarray(model.attack(x, y))
+    noisy = x + np.random.default_rng(0).uniform(-0.3, 0.3, x.shape).astype("float32")
+    assert wrong(attacked) > wrong(noisy) + 0.05
+    model._seed.state.assign([1, 2])
+    expected = np.asarray(model.attack(x, y))
+    logits = np.asarray(model.forward(expected, training=False).logits)
+    model._seed.state.assign([1, 2])
+    found = model.evaluate(x, y, verbose=0, return_dict=True, batch_size=24)
+    assert found["robust_accuracy"] == pytest.approx(np.mean((logits > 0) == y))
+
+
+def test_an_example_without_a_label_is_attacked_at_the_students_own_answer():
+    x, _ = examples(24)
+    model = robust()
+    found = []
+    for labels in (None, np.where(np.arange(24) % 2, -1, np.argmax(model.student(x), -1))):
+        model._seed.state.assign([1, 2])
+        found.append(np.asarray(model.attack(x, labels)))
+    np.testing.assert_array_equal(*found)
+
+
+def test_inputs_outside_of_the_bounds_are_refused_and_never_moved_far():
+    x, y = examples(24)
+    model = robust(bounds=(0, 1))
+    with pytest.raises(
+        ValueError, match=r"bounds=\(0.0, 1.0\).* from -\d.* to \d.* bounds=\(0, 255\)"
+    ):
+        model.fit(x, y, verbose=0)
+    assert np.abs(np.asarray(model.attack(100 * x, y)) - 100 * x).max() <= 0.3 + 1e-4
+
+
+def test_a_teacher_for_each_loss(monkeypatch):
+    x, y = examples(24)
+    teachers, student = [mlp(width=16), mlp(width=12)], mlp(width=8)
+    terms = [kd.losses.SoftTargets(2.0), kd.losses.LogitMSE()]
+    model = robust(teachers, student, compiled=False, distillation_losses=terms)
+    monkeypatch.setattr(model, "attack", lambda x, y=None: tf.cast(x, "float32") + 0.1)
+    moved = student(x + 0.1)
+    expected = sum(
+        float(loss.compute_loss(one(x), moved)) for loss, one in zip(terms, teachers, strict=True)
+    )
+    assert float(model.compute_loss(x, y)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_statistics_are_not_taken_of_attacks():
@@ -269,6 +394,9 @@ def test_a_robust_distiller_goes_on(tmp_path, kind):
         ({"epsilon": 0}, "epsilon must be a positive number"),
         ({"steps": 0}, "steps must be a whole number"),
         ({"bounds": (1, 0)}, r"bounds=\(1, 0\) must be \(lowest, highest\)"),
+        ({"bounds": 1}, r"bounds=1 must be \(lowest, highest\)"),
+        ({"bounds": (0, None)}, r"bounds=\(0, None\) must be \(lowest, highest\)"),
+        ({"student": of_tokens(), "teacher": of_tokens()}, "no slope in inputs of int32"),
         ({"step_size": -1}, "step_size must be"),
     ],
 )

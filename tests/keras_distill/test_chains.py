@@ -9,6 +9,40 @@ import pytest
 import keras_distill as kd
 from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of, with_state
 
+
+class Eager(kd.Distiller):
+    """Nothing is compiled, which for a few steps takes longer than they do."""
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, run_eagerly=True, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    monkeypatch.setattr("keras_distill.chains.Distiller", Eager)
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the training of one network in its second epoch."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.student is self.student and epoch == 1:
+            raise InterruptedError
+
+
+class Count(keras.callbacks.Callback):
+    """Counts epochs."""
+
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+
+
 SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -32,7 +66,7 @@ def test_each_network_teaches_the_next():
     by_hand = networks()
     keras.utils.set_random_seed(2)
     for teacher, student in itertools.pairwise(by_hand):
-        model = kd.Distiller(teacher, student, "soft_targets")
+        model = Eager(teacher, student, "soft_targets")
         model.compile(keras.optimizers.Adam(0.01), SCE)
         model.fit(*examples(24), batch_size=8, epochs=3, verbose=0)
     for found, expected in zip(models, by_hand, strict=True):
@@ -42,26 +76,90 @@ def test_each_network_teaches_the_next():
 
 
 def test_a_killed_chain_goes_on(tmp_path):
-    class Kill(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if self.model.student is killed[2] and epoch == 1:
-                raise InterruptedError
-
     whole, killed, again = networks(), networks(), networks()
     expected = chained(whole, tmp_path / "whole")
     with pytest.raises(InterruptedError):
-        chained(killed, tmp_path / "killed", callbacks=Kill())
+        chained(killed, tmp_path / "killed", callbacks=Kill(killed[2]))
     found = chained(again, tmp_path / "killed")
     assert found == expected
     assert equal_weights(weights_of(again[2]), weights_of(whole[2]))
 
 
+def test_what_is_done_is_not_trained_again(tmp_path):
+    def stopped(models, *callbacks):
+        stop = keras.callbacks.EarlyStopping("loss", min_delta=9.0, restore_best_weights=True)
+        return chained(models, tmp_path, epochs=6, callbacks=[stop, *callbacks])
+
+    count = Count()
+    whole, again = networks(), networks()
+    expected = stopped(whole)
+    assert [len(history["loss"]) for history in expected] == [2, 2]
+    assert stopped(again, count) == expected
+    assert count.epochs == 0
+    for first, second in zip(whole, again, strict=True):
+        assert equal_weights(weights_of(first), weights_of(second))
+
+
+def test_a_training_that_was_begun_otherwise_is_refused(tmp_path):
+    chained(networks()[:2], tmp_path, epochs=1)
+    other = networks()[:2]
+    other[0].layers[-1].bias.assign([1.0, 2.0, 3.0])
+    for models, arguments, sentence in (
+        (other, {}, "teacher was Functional with the weights .*, is now Functional with"),
+        ([networks()[0], mlp(width=4)], {}, "student was Functional .*, is now Functional"),
+        (None, {"student_loss_weight": 0.25}, r"student_loss_weight was 0\.5, is now 0\.25"),
+        (None, {"distillation_losses": kd.losses.SoftTargets(2.0)}, "distillation_losses was soft"),
+        (None, {"optimizer": keras.optimizers.SGD(0.1)}, "optimizer was adam, is now"),
+        (None, {"epochs": 2}, r"epochs was 1, is now 2\. Give the first arguments, or another"),
+        (None, {"class_weight": {0: 2.0}}, "class_weight was not given, is now"),
+    ):
+        with pytest.raises(ValueError, match=f"npz is of a training.* otherwise: {sentence}"):
+            chained(models or networks()[:2], tmp_path, **{"epochs": 1, **arguments})
+    x, y = examples(24)
+    arguments = {"loss": SCE, "epochs": 1, "batch_size": 8, "verbose": 0, "folder": tmp_path}
+    with pytest.raises(
+        ValueError, match=r"otherwise: y was int32 \(24,\) .*, is now int32 \(24,\)"
+    ):
+        kd.distill_chain(networks()[:2], x, 2 - y, **arguments)
+
+
+def test_layers_stay_as_trainable_as_they_were():
+    models = networks()
+    teacher, assistant, student = models
+    teacher.layers[1].trainable = assistant.layers[1].trainable = False
+    assistant.layers[-1].bias.trainable = False
+
+    def flags():
+        layers = [layer.trainable for model in models for layer in (model, *model.layers)]
+        return layers, [weight.trainable for model in models for weight in model.weights]
+
+    before = flags()
+    with pytest.raises(InterruptedError):
+        chained(models, epochs=2, callbacks=Kill(student))
+    assert flags() == before
+    weights = weights_of(assistant)
+    chained(models, epochs=1)
+    assert flags() == before
+    same = [np.array_equal(a, b) for a, b in zip(weights_of(assistant), weights, strict=True)]
+    frozen = [w is assistant.layers[-1].bias for w in assistant.weights]
+    assert same == [True, True, *frozen[2:]]
+
+
 @pytest.mark.filterwarnings("ignore:.*weights of its own")
-def test_losses_and_optimizers_are_copied():
+def test_objects_that_remember_are_copied_and_no_class_must_be_registered():
+    class Own(kd.losses.DistillationLoss):
+        def compute_loss(self, teacher_outputs, student_outputs, labels=None, sample_weight=None):
+            return keras.ops.mean((teacher_outputs - student_outputs) ** 2)
+
+    class Hard(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
     hint = kd.losses.Hint("hidden", "hidden")
     models = [mlp(width=16), mlp(width=8), mlp(width=4)]
     optimizer = keras.optimizers.SGD(0.1)
-    chained(models, distillation_losses=["soft_targets", hint], optimizer=optimizer)
+    own = {"distillation_losses": ["soft_targets", hint, Own()], "loss": Hard()}
+    chained(models, optimizer=optimizer, epochs=1, **own)
     assert not hint.built
     assert not optimizer.built
 
@@ -85,9 +183,21 @@ def test_generations(taught):
     assert ensemble.targets(examples(24)[0]).logits.shape == (24, 3)
 
 
+def test_generations_can_be_added(tmp_path):
+    count = Count()
+    arguments = {"loss": SCE, "epochs": 1, "verbose": 0, "folder": tmp_path, "callbacks": count}
+    first = kd.born_again(with_state, *examples(24), generations=1, **arguments)
+    more = kd.born_again(with_state, *examples(24), generations=2, **arguments)
+    assert count.epochs == 3
+    for one, same in zip(first, more[:2], strict=True):
+        assert equal_weights(weights_of(one), weights_of(same))
+
+
 def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match="a trained teacher and at least one network"):
         chained([mlp()])
+    with pytest.raises(ValueError, match="at least one network to train, got one network"):
+        chained(mlp())
     one = mlp()
     with pytest.raises(ValueError, match="got the same one again"):
         kd.born_again(lambda: one, *examples(8), generations=1, loss=SCE, verbose=0)

@@ -184,6 +184,36 @@ def test_auto_layers_of_a_teacher_for_each_loss():
     assert set(model.soft_terms.terms[1].teacher_layers) <= names
 
 
+def test_stored_labels_among_them_say_how_many_views_there_are(rng):
+    stored, other = Fixed(rng.normal(0, 3, (6, 3))), Fixed(rng.normal(0, 3, (6, 3)))
+    stored.views = 3
+    both = kd.teachers.Ensemble([other, stored])
+    terms = ["soft_targets", kd.losses.DIST()]
+    for teacher in ([stored, other], both, [other, both]):
+        assert kd.Distiller(teacher, mlp(), terms).views() == 3
+    assert kd.teachers.Ensemble([other]).views is None
+    other.views = 2
+    with pytest.raises(
+        ValueError, match="has 2 teachers that are stored labels, and a batch holds those of one"
+    ):
+        kd.teachers.Ensemble([stored, other])
+
+
+def test_one_that_is_given_twice_is_asked_once_and_counts_twice(rng):
+    asked = []
+
+    class Asked(Fixed):
+        def targets(self, x, labels=None):
+            asked.append(self)
+            return super().targets(x, labels)
+
+    one, other = (Asked(rng.normal(0, 3, (6, 3))) for _ in range(2))
+    found = kd.teachers.Ensemble([one, one, other], temperature=1.0).targets(np.zeros(6))
+    assert asked == [one, other]
+    expected = (2 * softmax(one.logits) + softmax(other.logits)) / 3
+    np.testing.assert_allclose(found.outputs, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["ensemble", "dict", "per loss"])
 def test_saved_and_loaded_it_goes_on(tmp_path, kind):
     x, y = examples(24)
@@ -221,8 +251,12 @@ def test_what_cannot_be_meant_is_refused(rng):
         kd.teachers.Ensemble([])
     with pytest.raises(ValueError, match="give one of 'mean', 'entropy', 'confidence'"):
         kd.teachers.Ensemble([mlp()], weighting="best")
-    with pytest.raises(ValueError, match="temperature=0 must be a number above 0"):
-        kd.teachers.Ensemble([mlp()], temperature=0)
+    for temperature in (0, "4"):
+        with pytest.raises(ValueError, match=f"must be a positive number, got {temperature!r}"):
+            kd.teachers.Ensemble([mlp()], temperature=temperature)
+    one = mlp()
+    with pytest.raises(ValueError, match="The teachers 0 and 1 are one network with two inputs="):
+        kd.teachers.Ensemble([one, one], inputs=[None, lambda x: -x])
     with pytest.raises(ValueError, match="must have one for each of the 2 teachers"):
         kd.teachers.Ensemble([mlp(), mlp()], inputs=[None])
     with pytest.raises(ValueError, match=r"Teacher must be a keras\.Model or one of"):

@@ -21,8 +21,8 @@ from tests.keras_distill.networks import (
 SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def compiled(model, rate=0.1):
-    model.compile(keras.optimizers.SGD(rate), SCE)
+def compiled(model, rate=0.1, **options):
+    model.compile(keras.optimizers.SGD(rate), SCE, **options)
     return model
 
 
@@ -90,9 +90,9 @@ def test_an_average_beside_another_teacher_and_of_a_subclassed_student():
     assert not equal_weights(before, weights_of(ensemble.members["1"].model))
 
 
-@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan"), "0.9"])
 def test_a_momentum_outside_is_refused(momentum):
-    with pytest.raises(ValueError, match=r"must lie in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"momentum must be a number, 0 to 1, got .*; below 1"):
         kd.teachers.EMATeacher(momentum)
 
 
@@ -109,13 +109,13 @@ def test_an_average_follows_one_student_and_has_no_answers_to_store(tmp_path):
 # What was said before
 
 
-def past(folder=None, epochs=4, **arguments):
+def past(folder=None, epochs=4, run_eagerly=True, **arguments):
     keras.utils.set_random_seed(1)
     teacher = kd.teachers.PastPredictions(24, 3, epochs, folder=folder, **arguments)
     student = mlp()
     loss = kd.losses.SoftTargets(temperature=1.0)
     model = kd.Distiller(teacher, student, loss, student_loss_weight=0, student_inputs="x")
-    return compiled(model)
+    return compiled(model, run_eagerly=run_eagerly)
 
 
 def data(count=24):
@@ -125,7 +125,7 @@ def data(count=24):
 
 @pytest.mark.parametrize("kept", ["memory", "disk"])
 def test_the_target_is_the_label_softened_by_the_epoch_before(tmp_path, kept):
-    model = past(tmp_path if kept == "disk" else None)
+    model = past(tmp_path if kept == "disk" else None, run_eagerly=False)
     inputs, y = data()
     truth = np.eye(3)[y]
     said = None
@@ -137,7 +137,55 @@ def test_the_target_is_the_label_softened_by_the_epoch_before(tmp_path, kept):
         np.testing.assert_allclose(target, expected, atol=1e-3 if kept == "disk" else 1e-5)
         said = softmax(np.asarray(model.student(inputs["x"]), "float64"))
         model.train_on_batch(inputs, y)
+    # A step that is stopped is not remembered.
+    before = np.asarray(model.teacher.targets(inputs_of(inputs), y).outputs)
+    with pytest.raises(ValueError, match="the inputs hold NaN"):
+        model.train_on_batch({**inputs, "x": np.full_like(inputs["x"], np.nan)}, y)
+    after = np.asarray(model.teacher.targets(inputs_of(inputs), y).outputs)
+    np.testing.assert_array_equal(after, before)
     epoch.begin(0)
+
+
+def test_a_step_neither_reads_nor_writes_the_whole_table():
+    teacher = kd.teachers.PastPredictions(24, 3, 4)
+
+    @tf.function
+    def step(index, y, logits):
+        targets = teacher.targets({"index": index}, y)
+        teacher.update({"index": index}, kd.teachers.Answer(logits, logits, "linear"))
+        return targets.outputs
+
+    specs = [tf.TensorSpec(shape, kind) for shape, kind in (((8,), "int64"), ((8, 3), "float32"))]
+    graph = step.get_concrete_function(specs[0], *specs).graph
+    shapes = {str(one.shape) for operation in graph.get_operations() for one in operation.outputs}
+    assert "(8, 3)" in shapes
+    assert "(24, 3)" not in shapes
+    model = past()
+    assert not any(one is model.teacher.state[0].table for one in model.changed_by_forward())
+
+
+def test_validation_shows_the_hard_loss():
+    inputs, y = data()
+    model = past()
+    history = model.fit(inputs, y, validation_data=(inputs, y), verbose=0).history
+    expected = float(SCE(y, model.student(inputs["x"])))
+    assert history["val_loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_a_training_begins_with_nothing_said(tmp_path, kept):
+    model = past(tmp_path if kept == "disk" else None)
+    inputs, y = data()
+    first = {"x": inputs["x"][:12], "index": inputs["index"][:12]}, y[:12]
+    model.fit(inputs, y, epochs=2, verbose=0)
+    for number in (0, 1):  # the second goes on
+        model.fit(*first, epochs=number + 1, initial_epoch=number, verbose=0)
+        epoch.begin(number + 1)
+        found = np.asarray(model.teacher.targets(inputs_of(inputs), y).outputs)
+        epoch.begin(0)
+        largest = found.max(axis=1)  # 1: the label alone
+        assert (largest[:12] < 1).all()
+        assert (largest[12:] == 1).all()
 
 
 def inputs_of(inputs):
@@ -156,6 +204,52 @@ def test_an_example_without_a_label_has_what_was_said_of_it():
     found = model.teacher.targets(inputs_of(inputs), unlabelled).outputs
     epoch.begin(0)
     np.testing.assert_allclose(found, said, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "activation", "arguments"),
+    [
+        (1, None, {}),
+        (1, "sigmoid", {}),
+        (3, "sigmoid", {}),
+        (3, None, {"independent_labels": True}),
+    ],
+)
+def test_labels_that_are_each_right_or_wrong_are_softened_by_themselves(
+    labels, activation, arguments
+):
+    inputs, y = data()
+    y = (np.stack([y, y + 1, y * 2], -1)[:, :labels] % 2).astype("float32")
+    teacher = kd.teachers.PastPredictions(24, labels, 4, **arguments)
+    student = mlp(labels, activation=activation)
+    loss = kd.losses.SoftTargets(temperature=1.0)
+    model = kd.Distiller(teacher, student, loss, student_loss_weight=0, student_inputs="x")
+    given = inputs_of(inputs)
+    np.testing.assert_array_equal(teacher.targets(given, y).outputs, y)
+    teacher.update(given, model.forward(given, training=False))
+    said = np.asarray(student(inputs["x"]), "float64")
+    said = said if activation else 1 / (1 + np.exp(-said))
+    epoch.begin(1)
+    found = teacher.targets(given, y)
+    of_rows = teacher.targets(given, y[:, 0]).outputs if labels == 1 else found.outputs
+    y[0] = -1
+    unknown = teacher.targets(given, y).outputs[0]
+    y[0] = np.asarray(found.outputs[0] > 0.5)
+    epoch.begin(0)
+    np.testing.assert_allclose(found.outputs, 0.6 * y + 0.4 * said, rtol=1e-4)
+    np.testing.assert_array_equal(found.outputs, of_rows)
+    np.testing.assert_allclose(1 / (1 + np.exp(-found.logits)), found.outputs, rtol=1e-4)
+    assert found.activations == "sigmoid"
+    np.testing.assert_allclose(unknown, said[0], rtol=1e-4)
+
+
+def test_a_sigmoid_that_shows_late_is_refused():
+    inputs, _ = data()
+    student = mlp(activation="sigmoid")
+    teacher = kd.teachers.PastPredictions(24, 3, 4)
+    model = kd.Distiller(mlp(), student, "soft_targets", student_inputs="x", teacher_inputs="x")
+    with pytest.raises(ValueError, match="pass independent_labels=True"):
+        teacher.update(inputs, model.forward(inputs, training=False))
 
 
 @pytest.mark.parametrize("kept", ["memory", "disk"])
@@ -182,6 +276,7 @@ def test_a_resumed_training_has_the_same_past(tmp_path, kept):
         past(folder("killed")).fit(
             inputs, y, batch_size=8, epochs=4, verbose=0, callbacks=[resume, Kill()]
         )
+    assert int(epoch.variable()) == int(epoch.view()) == 0
     again = past(folder("killed"))
     resume = kd.callbacks.Resume(file)
     again.fit(inputs, y, batch_size=8, epochs=4, verbose=0, callbacks=[resume])
@@ -216,11 +311,20 @@ def test_numbers_outside_and_missing_labels_are_refused(tmp_path, kept):
             kd.teachers.PastPredictions(25, 3, 4, folder=tmp_path)
 
 
+def test_several_devices_are_refused(monkeypatch):
+    monkeypatch.setattr("keras_distill.teachers.following.replicas", lambda: 2)
+    with pytest.raises(
+        ValueError, match="PastPredictions is for one device, and this strategy has 2"
+    ):
+        past()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ((0, 3, 4), "examples must be a whole number"),
-        ((24, 3, 4, 1.5), "share=1.5 must lie in 0..1"),
+        ((24, 3, 4, 1.5), "share must be a number, 0 to 1, got 1.5"),
+        ((24, 3, 4, "a"), "share must be a number, 0 to 1, got 'a'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, sentence):

@@ -54,11 +54,33 @@ def test_the_loss_is_the_sum_over_the_peers(target, share):
             expected += soft_targets(best, z, 2.0)
     loss = kd.losses.SoftTargets(temperature=2.0)
     model = kd.MutualDistiller(models, loss, student_loss_weight=share, target=target)
-    logs = compiled(model).train_on_batch(x, y, return_dict=True)
+    logs = compiled(model, run_eagerly=True).train_on_batch(x, y, return_dict=True)
     assert logs["distillation_loss"] == pytest.approx(expected, rel=1e-4)
     if share:
         assert logs["student_loss"] == pytest.approx(hard, rel=1e-4)
     assert logs["loss"] == pytest.approx(share * hard + (1 - share) * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "activation", "loss"),
+    [(1, "sigmoid", "binary_crossentropy"), (3, None, keras.losses.BinaryCrossentropy(True))],
+)
+def test_the_best_peer_of_labels_that_are_each_right_or_wrong(labels, activation, loss):
+    x, y = examples(24)
+    y = (np.stack([y, y + 1, y * 2], -1)[:, :labels] % 2).astype("float32")
+    keras.utils.set_random_seed(1)
+    models = [mlp(labels, width=4 + i, activation=activation) for i in range(3)]
+    model = kd.MutualDistiller(models, target="best")
+    model.compile("sgd", loss)
+    answers = model.forward(x, training=False).each
+    logits = np.stack([np.asarray(one.logits, "float64") for one in answers])
+    errors = np.sum(np.logaddexp(0, -logits * (2 * y - 1)), axis=-1)
+    assert len(set(errors.argmin(0))) > 1
+    (target,) = model._targets_of(0, answers, y)
+    best = logits[errors.argmin(0), np.arange(24)]
+    np.testing.assert_allclose(target.logits, best, rtol=1e-5)
+    (target,) = model._targets_of(0, answers, np.full_like(y, -1))
+    np.testing.assert_allclose(target.logits, logits.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_targets_are_detached():
@@ -77,7 +99,7 @@ def test_targets_are_detached():
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_history_shows_each_peer_and_the_ensemble():
+def test_history_shows_each_peer_and_the_ensemble(monkeypatch):
     x, y = examples(24)
     model = compiled(kd.MutualDistiller({"small": mlp(width=4), "large": mlp(width=8)}))
     history = model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0).history
@@ -94,6 +116,8 @@ def test_history_shows_each_peer_and_the_ensemble():
         assert found[f"{name}_loss"] == pytest.approx(cross_entropy(z, y).mean(), rel=1e-4)
     best = min(logits, key=lambda name: found[f"{name}_loss"])
     assert model.best_peer() is model.peers[best]
+    monkeypatch.setattr(model.best_peer(), "export", lambda path: path)
+    assert model.export("folder") == "folder"
     predicted = model.predict(x, verbose=0)
     np.testing.assert_allclose(predicted["ensemble"], together, rtol=1e-5)
 
@@ -138,8 +162,38 @@ def test_an_optimizer_for_each_peer():
         compiled(kd.MutualDistiller(peers(2)), [keras.optimizers.Adam()])
 
 
-@pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("kind", ["save", "save_weights", "resume"])
+def test_weights_of_the_peers_losses():
+    x, y = examples(24)
+    models = peers(2)
+    model = kd.MutualDistiller(models, student_loss_weight=1)
+    # In the order of `keras.Model.compile`.
+    model.compile("sgd", SCE, [1.0, 3.0], ["accuracy"], run_eagerly=True)
+    expected = [cross_entropy(np.asarray(one(x), "float64"), y).mean() for one in models]
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["student_loss"] == pytest.approx(expected[0] + 3 * expected[1], rel=1e-4)
+    assert found["peer_1_loss"] == pytest.approx(expected[1], rel=1e-4)
+
+
+def test_averages_of_weights_are_taken_at_the_end():
+    x, y = examples(24)
+    averages = []
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            optimizer = self.model.optimizer.optimizers[0]
+            averages.extend(map(np.array, optimizer._model_variables_moving_average))
+
+    model = kd.MutualDistiller(peers(2))
+    averaging = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    compiled(model, [averaging, keras.optimizers.SGD(0.5)], run_eagerly=True)
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[Note()])
+    assert equal_weights(weights_of(model.peers["peer_0"]), averages)
+
+
+@pytest.mark.parametrize(
+    ("kind", "several"),
+    [("save", False), ("save", True), ("save_weights", True), ("resume", True)],
+)
 def test_saved_and_resumed_it_goes_on(tmp_path, kind, several):
     x, y = examples(24)
 
@@ -169,8 +223,25 @@ def test_sample_weights_and_regularisation_count():
         (lambda: kd.MutualDistiller([mlp()]), "at least two keras.Models"),
         (lambda: kd.MutualDistiller("resnet8"), "at least two keras.Models, .* got"),
         (lambda: kd.MutualDistiller([mlp(), mlp(classes=4)]), "one output of the same shape"),
-        (lambda: kd.MutualDistiller([mlp(), mlp(features=5)]), "input shapes are incompatible"),
-        (lambda: kd.MutualDistiller({"ensemble": mlp(), "a": mlp()}), "the peers together"),
+        (lambda: kd.MutualDistiller([mlp(), mlp(features=5)]), r"of the inputs .*4.* and .*5"),
+        (lambda: kd.MutualDistiller({"ensemble": mlp(), "a": mlp()}), "cannot be named 'ensemble'"),
+        (lambda: kd.MutualDistiller({"student": mlp(), "a": mlp()}), "cannot be named 'student'"),
+        (lambda: kd.MutualDistiller({"total": mlp(), "a": mlp()}), "cannot be named 'total'"),
+        (lambda: kd.MutualDistiller({"val_a": mlp(), "a": mlp()}), "cannot be named 'val_a'"),
+        (lambda: kd.MutualDistiller({1: mlp(), 2: mlp()}), "names that are strings, got 1"),
+        (
+            lambda: kd.MutualDistiller([mlp(), mlp()], activation=["linear"]),
+            r"activation=\['linear'\] must have one for each of \['peer_0', 'peer_1'\]",
+        ),
+        (
+            lambda: kd.MutualDistiller([mlp(), mlp()], activation={"peer_0": "linear"}),
+            "must have one for each of",
+        ),
+        (
+            lambda: kd.MutualDistiller(peers(2)).compile("sgd", "mse", [1.0]),
+            r"loss_weights=\[1.0\] must have one for each of",
+        ),
+        (lambda: kd.MutualDistiller(peers(2)).export("folder"), "No peer was measured"),
         (lambda: kd.MutualDistiller([mlp(), mlp()], target="all"), "give one of 'peers'"),
         (
             lambda: kd.MutualDistiller([mlp(), mlp()], kd.losses.Hint("hidden", "hidden")),
@@ -186,10 +257,12 @@ def test_what_cannot_be_meant_is_refused(make, sentence):
 
 
 def test_labels_may_be_missing():
-    x, _ = examples(24)
-    model = kd.MutualDistiller(peers(2), student_loss_weight=0)
-    model.compile("sgd")
-    assert np.isfinite(model.fit(x, verbose=0).history["loss"][0])
+    x, y = examples(24)
+    model = compiled(kd.MutualDistiller(peers(2), student_loss_weight=0), run_eagerly=True)
+    history = model.fit(x, validation_data=(x, y), epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert "val_peer_0_accuracy" in history
+    assert not {"peer_0_accuracy", "ensemble_accuracy", "peer_0_loss"} & set(history)
     model = kd.MutualDistiller(peers(2), student_loss_weight=0, target="best")
     model.compile("sgd")
     with pytest.raises(ValueError, match="chooses by the labels, and there are none"):

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_distill as kd
 from tests.golden.response import soft_targets, softmax
-from tests.keras_distill.networks import Subclassed, equal_weights, mlp, weights_of, with_a_break
+from tests.keras_distill.networks import Subclassed, equal_weights, weights_of, with_a_break
 
 SCE = "sparse_categorical_crossentropy"
 
@@ -51,10 +51,11 @@ def test_the_loss_is_that_of_the_paper(activation):
     squares = sum(
         ((features[name] - features["stage2"]) ** 2).mean() for name in ("exit_1", "exit_2")
     )
-    model = compiled(kd.SelfDistiller(cnn(activation), student_loss_weight=0.7, feature_weight=0.5))
+    model = kd.SelfDistiller(cnn(activation), student_loss_weight=0.7, feature_weight=0.5)
     for head, other in zip(model._exit_heads, _heads_of(activation), strict=True):
         head.set_weights(other)
-    logs = compiled(model, rate=0.0).train_on_batch(x, y, return_dict=True)
+    compiled(model, rate=0.0, run_eagerly=True)
+    logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["student_loss"] == pytest.approx(hard, rel=1e-3)
     assert logs["distillation_loss"] == pytest.approx(soft + 0.5 * squares, rel=1e-3)
     assert logs["loss"] == pytest.approx(0.7 * hard + 0.3 * (soft + 0.5 * squares), rel=1e-3)
@@ -138,6 +139,20 @@ def test_exits_of_sequences_leave_out_what_is_masked():
         (lambda: kd.SelfDistiller("resnet8"), "takes a keras.Model, got str"),
         (lambda: kd.SelfDistiller(cnn(), exits=["stage9"]), "has no layer 'stage9'"),
         (lambda: kd.SelfDistiller(cnn(), exits=[]), "must name inner layers"),
+        (lambda: kd.SelfDistiller(flat()), r"exits='auto' .* layers are \['h1', 'h2', 'h3'\]"),
+        (lambda: kd.SelfDistiller(flat(), exits=["h1", "h1"]), "names a layer twice"),
+        (lambda: kd.SelfDistiller(flat(), exits="h9"), "has no layer 'h9'"),
+        (lambda: kd.SelfDistiller(flat(called=False), exits="h1"), "has no weights yet"),
+        (
+            lambda: kd.SelfDistiller(
+                keras.Sequential(
+                    [keras.Input((8, 8, 3)), layers.Conv2D(4, 3, name="c"), layers.Conv2D(3, 1)]
+                ),
+                exits="c",
+                last="c",
+            ),
+            r"this one answers \(None, 6, 6, 3\)",
+        ),
         (lambda: kd.SelfDistiller(Subclassed()), "has no weights yet"),
         (
             lambda: kd.SelfDistiller(cnn(), distillation_losses=kd.losses.PKT("stage0", "stage0")),
@@ -152,7 +167,46 @@ def test_what_cannot_be_meant_is_refused(make, sentence):
         make()
 
 
+def flat(called=True):
+    """Hidden layers "h1", "h2" and "h3" of 8, 6 and 5."""
+    model = keras.Sequential(
+        [
+            layers.Dense(width, activation="relu", name=f"h{i + 1}")
+            for i, width in enumerate([8, 6, 5])
+        ]
+        + [layers.Dense(3), layers.Softmax()]
+    )
+    if called:
+        model(np.zeros((1, 4)))
+    return model
+
+
 def test_a_flat_network():
     x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
-    model = kd.SelfDistiller(mlp(width=8), exits=["hidden"], last="hidden")
-    assert np.isfinite(compiled(model).fit(x, np.arange(12) % 3, verbose=0).history["loss"][0])
+    model = compiled(kd.SelfDistiller(flat(), exits="h1"), run_eagerly=True)
+    said = model.forward(x, training=False)
+    assert model.exits == ["h1"]
+    assert said.inner["exit_1"].shape == said.inner["h3"].shape == (12, 5)
+    assert np.isfinite(model.fit(x, np.arange(12) % 3, verbose=0).history["loss"][0])
+
+
+def test_a_subclassed_network_that_was_called():
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    model = Subclassed(activation="softmax")
+    model(x)
+    own = kd.SelfDistiller(model, exits=[model.hidden.name], activation="softmax")
+    np.testing.assert_allclose(own(x)["final"], model(x), rtol=1e-5)
+
+
+def test_without_labels_nothing_is_compared_with_them():
+    x, _ = images()
+    model = compiled(kd.SelfDistiller(cnn(), student_loss_weight=0), run_eagerly=True)
+    logs = model.train_on_batch(x, return_dict=True)
+    assert "distillation_loss" in logs
+    assert not any("accuracy" in name for name in logs)
+
+
+def test_the_model_is_exported_without_its_exits(monkeypatch):
+    model = kd.SelfDistiller(cnn())
+    monkeypatch.setattr(model.student, "export", lambda path, **arguments: (path, arguments))
+    assert model.export("folder", format="onnx") == ("folder", {"format": "onnx"})

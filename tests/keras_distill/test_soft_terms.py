@@ -742,6 +742,32 @@ def test_masked_tokens_are_left_out():
     )
 
 
+def test_masked_tokens_are_left_out_of_what_attention_reads():
+    """Keras's `MultiHeadAttention` takes the masks off what it reads."""
+
+    def network():
+        inputs = keras.Input((5,), dtype="int32")
+        x = layers.Embedding(7, 4, mask_zero=True, name="embedding")(inputs)
+        for name in ("first", "second", "last"):
+            x = layers.MultiHeadAttention(2, 2, name=name)(x, x)
+        return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+
+    x = np.array([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0]])
+    teacher, student = network(), network()
+    names = ["embedding", "first", "second", "last"]
+    hints = [losses.Hint(name, name, name=name) for name in names]
+    model = compiled(kd.Distiller(teacher, student, [*hints, losses.Hint(names, names)]))
+    expected = []
+    for name in names:
+        t, s = (
+            keras.Model(m.input, m.get_layer(name).output)(x).numpy() for m in (teacher, student)
+        )
+        expected.append(((t - s) ** 2).mean(-1)[x > 0].mean())
+    logs = step(model, x, np.array([0, 1]))
+    assert [logs[name] for name in names] == pytest.approx(expected, rel=1e-4)
+    assert logs["hint"] == pytest.approx(sum(expected), rel=1e-4)
+
+
 def test_a_memory_bank_finds_its_examples_by_their_numbers():
     x, y = images()
     loss = losses.ContrastiveDistillation("pool", "pool", 4, bank_size=COUNT, negatives=6)

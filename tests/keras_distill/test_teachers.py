@@ -49,8 +49,11 @@ def test_a_function_with_probabilities_must_say_so():
 
     model = kd.Distiller(kd.teachers.CallableTeacher(probabilities, (3,)), mlp(), "soft_targets")
     model.compile("sgd", loss=SCE)
-    with pytest.raises(ValueError, match=r"CallableTeacher\(..., activation='softmax'\)"):
+    with pytest.raises(ValueError, match=r"activation='softmax'\), or activation='linear' if they"):
         model.fit(x, y, verbose=0)
+    logits = kd.teachers.CallableTeacher(probabilities, 3, activation="linear")
+    assert logits.known
+    np.testing.assert_array_equal(logits.targets(x).logits, probabilities(x).astype("float32"))
     teacher = kd.teachers.CallableTeacher(probabilities, (3,), activation="softmax")
     student = mlp()
     s = student.predict(x, verbose=0)
@@ -81,6 +84,9 @@ def test_what_a_function_cannot_do():
         kd.Distiller(teacher, mlp(), "soft_targets", teacher_activation="softmax")
     with pytest.raises(ValueError, match="is not known"):
         kd.teachers.CallableTeacher(rule, (3,), activation="relu")
+    for shape in (None, "3", (3.0,)):
+        with pytest.raises(ValueError, match="Each size in output_shape must be a whole number"):
+            kd.teachers.CallableTeacher(rule, shape)
 
 
 def test_a_teacher_of_ones_own_can_follow_the_student():

@@ -281,3 +281,14 @@ def test_hierarchical_context_is_of_valid_positions(positions):
     np.testing.assert_allclose(
         losses.hierarchical_context(teacher, student)[0], found[0], rtol=1e-5
     )
+
+
+def test_layers_without_a_mask_may_stand_beside_layers_with_one():
+    teacher, student = features(4, 5), features(4, 5) + 1
+    mask = np.array([[1, 1, 0, 0]] * BATCH, bool)
+    student[:, 2:] = 7
+    cosine = losses.CosineFeatures
+    parts = [float(cosine().compute_loss(teacher, student, mask=one)) for one in (None, mask)]
+    both = cosine().compute_loss([teacher] * 2, [student] * 2, mask=[None, mask])
+    assert float(both) == pytest.approx(sum(parts), rel=1e-5)
+    assert parts[0] != pytest.approx(parts[1], rel=1e-2)
