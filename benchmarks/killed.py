@@ -50,9 +50,9 @@ def data():
 
 def label(folder: Path) -> None:
     import keras_distill as kd
-    from keras_distill.soft_labels import labels
+    from keras_distill.soft_labels import plan
 
-    labels._SHARD_ROWS = 80  # hundreds of shards, to be killed between and in
+    plan._SHARD_ROWS = 80  # hundreds of shards, to be killed between and in
     kd.SoftLabels.build(networks()[0], data(), folder / "labels", views=3, verbose=False)
 
 

@@ -1,9 +1,7 @@
 """The class `SoftLabels`: a folder of answers, the teacher that they are, and the data they belong to."""
 
-import contextlib
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 
 import keras
@@ -11,18 +9,14 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_distill import activations, epoch, schedules, train_step
-from keras_distill.connectors import never_negative
-from keras_distill.locking import only_one
+from keras_distill import activations, epoch, train_step
 from keras_distill.network import TARGETS, Answer
-from keras_distill.soft_labels import shards, sketch
+from keras_distill.soft_labels import plan, shards, sketch
 from keras_distill.soft_labels.labelling import label
-from keras_distill.soft_labels.manifest import NAME, Field, Manifest
-from keras_distill.soft_labels.sources import Source, as_source
+from keras_distill.soft_labels.manifest import NAME, Manifest
+from keras_distill.soft_labels.plan import FEATURES
+from keras_distill.soft_labels.sources import as_source
 from keras_distill.teachers import Teacher, as_teacher
-
-_FLOATS = ("float16", "float32")
-_SHARD_BYTES, _SHARD_ROWS = 2**25, 2048
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -54,9 +48,9 @@ class SoftLabels(Teacher):
             )
         self.views = self.manifest.views
         self.layer_names = [
-            field.name.removeprefix(_FEATURES)
+            field.name.removeprefix(FEATURES)
             for field in self.manifest.fields
-            if field.name.startswith(_FEATURES)
+            if field.name.startswith(FEATURES)
         ]
         self._reader = shards.Reader(self.path, self.manifest.dtype, self.manifest.rows_per_shard)
 
@@ -107,20 +101,20 @@ class SoftLabels(Teacher):
         """
         teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
         teacher.tap([features] if isinstance(features, str) else list(features))
-        _checked(views, top_k, dtype, batch_size, worker, num_workers)
+        plan.check(views, top_k, dtype, batch_size, worker, num_workers)
         source = as_source(dataset, batch_size)
         folder = Path(path)
         folded = teacher.folding_pays and teacher.fold()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            alone = _alone(folder, views, worker, num_workers)
+            alone = plan.alone(folder, views, worker, num_workers)
             with alone, train_step.plain_errors():
-                wanted, first = _planned(teacher, source, views, top_k, dtype)
-                manifest = _agreed(wanted, folder, source)
+                wanted, first = plan.of(teacher, source, views, top_k, dtype)
+                manifest = plan.agreed(wanted, folder, source)
                 examples = manifest.examples or source.examples
                 share = shards.Share(folder, manifest, worker, num_workers, examples)
-                examples = label(teacher, source, share, first, _Progress(share, verbose))
-                if not _complete(folder, manifest, examples):
+                examples = label(teacher, source, share, first, plan.Progress(share, verbose))
+                if not plan.complete(folder, manifest, examples):
                     return None
                 finished = dataclasses.replace(manifest, examples=examples)
                 if Manifest.read(folder) != finished:
@@ -243,7 +237,7 @@ class SoftLabels(Teacher):
             for one, kind in zip(logits, manifest.activations, strict=True)
         ]
         inner = {
-            name: ops.cast(labels[f"{_FEATURES}{name}"], "float32") for name in self.layer_names
+            name: ops.cast(labels[f"{FEATURES}{name}"], "float32") for name in self.layer_names
         }
         pack = manifest.packed
         return Answer(
@@ -265,7 +259,7 @@ class SoftLabels(Teacher):
             for i, classes in enumerate(manifest.classes)
         ]
         inner = {
-            name: keras.KerasTensor(labels[f"{_FEATURES}{name}"].shape, "float32")
+            name: keras.KerasTensor(labels[f"{FEATURES}{name}"].shape, "float32")
             for name in self.layer_names
         }
         pack = manifest.packed
@@ -292,115 +286,6 @@ class SoftLabels(Teacher):
         return {"path": os.fspath(self.path)}
 
 
-_FEATURES = "features/"
-
-
-def _checked(views, top_k, dtype, batch_size, worker, num_workers) -> None:
-    schedules.whole("views", views)
-    schedules.whole("batch_size", batch_size)
-    if top_k is not None:
-        schedules.whole("top_k", top_k)
-    if dtype not in _FLOATS:
-        raise ValueError(f"dtype={dtype!r}: give one of {', '.join(map(repr, _FLOATS))}.")
-    schedules.whole("num_workers", num_workers)
-    if worker not in range(num_workers):
-        raise ValueError(
-            f"worker={worker!r} must be a whole number from 0 to num_workers - 1 = {num_workers - 1}."
-        )
-
-
-def _alone(folder: Path, views: int, worker: int, num_workers: int):
-    """A context for one process; no file is needed, and a folder may be read-only, where all is done."""
-    if (folder / NAME).exists():
-        found = Manifest.read(folder)
-        if found.views >= views and found.examples and _complete(folder, found, found.examples):
-            return contextlib.nullcontext()
-    lock = folder / f".worker-{worker}-of-{num_workers}.lock"
-    lock.touch()
-    return only_one(
-        lock,
-        f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=.",
-    )
-
-
-def _planned(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
-    """The manifest of labels that the first batch shows, and its sketches."""
-    with epoch.showing(0):
-        batch = next(iter(source.batches().take(1)), None)
-    if batch is None:
-        raise ValueError(f"The {source.of} has no examples.")
-    if not teacher.known:
-        teacher.check_looks(batch[0])
-    found = teacher.targets(*batch)
-    little = {"float16": "<f2", "float32": "<f4"}[dtype]
-    fields = [Field("sketch", "<f4", (sketch.numbers(batch[0]),))]
-    classes = []
-    for i, logits in enumerate(keras.tree.flatten(found.logits)):
-        name, shape = f"logits/{i}", tuple(logits.shape[1:])
-        classes.append(shape[-1])
-        if top_k is None or top_k >= shape[-1]:
-            fields.append(Field(name, little, shape))
-        else:
-            numbers = "<u2" if shape[-1] <= 2**16 else "<i4"
-            fields.append(Field(name, little, (*shape[:-1], top_k)))
-            fields.append(Field(f"{name}/classes", numbers, (*shape[:-1], top_k)))
-            fields.append(Field(f"{name}/rest", little, shape[:-1]))
-    for name, features in found.inner.items():
-        fields.append(Field(f"{_FEATURES}{name}", little, tuple(features.shape[1:])))
-    size = np.dtype([(one.name, one.dtype, one.shape) for one in fields]).itemsize
-    outputs = found.outputs
-    names = sorted(outputs) if isinstance(outputs, dict) else found.names
-    manifest = Manifest(
-        teacher=teacher.fingerprint(),
-        fields=tuple(fields),
-        kind="dict"
-        if isinstance(outputs, dict)
-        else "list"
-        if keras.tree.is_nested(outputs)
-        else "one",
-        names=list(names or []),
-        activations=tuple(keras.tree.flatten(found.activations)),
-        classes=tuple(classes),
-        never_negative=tuple(
-            name for name in found.inner if never_negative(teacher.find_layer(name))
-        ),
-        top_k=top_k,
-        views=views,
-        rows_per_shard=max(1, min(_SHARD_ROWS, _SHARD_BYTES // (size + 16))),
-    )
-    return manifest, sketch.of(batch[0]).numpy()
-
-
-def _agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
-    """The manifest of `folder`, which has to be of the same labels; written if there is none."""
-    if not (folder / NAME).exists():
-        wanted.write(folder)
-        return wanted
-    found = Manifest.read(folder)
-    same = dataclasses.replace(wanted, views=found.views, examples=found.examples)
-    for field in dataclasses.fields(Manifest):
-        old, new = getattr(found, field.name), getattr(same, field.name)
-        if old != new:
-            raise ValueError(
-                f"{folder} holds other labels: their {field.name} is {old!r}, and now it is {new!r}. Give "
-                "another folder, or what these were made with."
-            )
-    if source.examples not in (None, found.examples) and found.examples is not None:
-        raise ValueError(
-            f"{folder} has labels of {found.examples:,} examples, and the {source.of} has "
-            f"{source.examples:,}: give the data that was labelled, or another folder."
-        )
-    if wanted.views > found.views:
-        found = dataclasses.replace(found, views=wanted.views)
-        dataclasses.replace(found, examples=None).write(folder)
-    return found
-
-
-def _complete(folder: Path, manifest: Manifest, examples: int) -> bool:
-    everything = shards.Share(folder, manifest, examples=examples)
-    return not any(everything.missing_of(view) for view in range(manifest.views))
-
-
 def _dense(name: str, labels: dict, classes: int):
     """Logits `(batch, ..., classes)`: those that are stored, and equal ones for the rest."""
     stored = ops.cast(labels[name], "float32")
@@ -417,38 +302,3 @@ def _dense(name: str, labels: dict, classes: int):
         ops.reshape(stored, (-1,)),
     )
     return ops.reshape(dense, (-1, *shape, classes))
-
-
-class _Progress:
-    """Prints what it will take, and how far it is."""
-
-    def __init__(self, share: shards.Share, verbose: bool):
-        folder, views, self._examples = share.folder, share.manifest.views, share.examples
-        each = share.manifest.dtype.itemsize + 16
-        if share.examples is not None:
-            rows = (
-                share.length(shard) for view in range(views) for shard in share.missing_of(view)
-            )
-            need, free = each * sum(rows), shutil.disk_usage(folder).free
-            if need > free:
-                raise ValueError(
-                    f"The labels take {_mebibytes(need)}, and {folder} has {_mebibytes(free)} left: give "
-                    "top_k=, fewer views= or features=, or another folder."
-                )
-        self._bar = None
-        if verbose:
-            count = share.examples
-            of = "each example" if count is None else f"{count:,} examples"
-            size = _mebibytes(each * views * (1 if count is None else count))
-            print(f"Labels of {views} views of {of}: {size} in {folder}.")
-            total = None if count is None else count * views
-            self._bar = keras.utils.Progbar(total, unit_name="example")
-
-    def __call__(self, view: int, done: int) -> None:
-        """Show that the first `done` examples of a view are labelled."""
-        if self._bar is not None:
-            self._bar.update(view * (self._examples or 0) + done)
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB" if size >= 2**18 else f"{size:,} bytes"

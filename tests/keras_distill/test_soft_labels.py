@@ -155,7 +155,7 @@ def named(factor=1.0, count=3):
 
 
 def test_a_teacher_that_answers_otherwise_is_refused(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     build(named(), arrays, tmp_path)
     build(named(), arrays, tmp_path)  # finished
     for gone in (slice(0), slice(-1, None), slice(1)):
@@ -172,8 +172,11 @@ def test_dropout_is_no_other_teacher_in_another_process(arrays, tmp_path):
     inputs = keras.Input((SIZE, SIZE, 3))
     dropped = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(inputs))
     keras.Model(inputs, layers.Dense(5)(dropped)).save(tmp_path / "teacher.keras")
-    for _ in range(2):  # each time with another seed
+    first, second = (
         build(keras.models.load_model(tmp_path / "teacher.keras"), arrays, tmp_path / "labels")
+        for _ in range(2)  # each time with another seed
+    )
+    assert first.manifest == second.manifest
 
 
 def test_half_precision_is_close(teacher, arrays, tmp_path):
@@ -375,7 +378,7 @@ def test_validation_data_stays_plain(teacher, arrays, tmp_path):
 
 
 def test_what_is_there_is_not_asked_for_again(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     data = pipeline(arrays)
     first = build(teacher, data, tmp_path / "a", views=2)
     shards = sorted((tmp_path / "a").glob("*/*.tfrecord"))
@@ -396,7 +399,7 @@ def test_what_is_there_is_not_asked_for_again(teacher, arrays, tmp_path, monkeyp
 
 
 def test_workers_share_the_shards(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     assert build(teacher, stream(arrays), tmp_path / "a", views=2, worker=1, num_workers=2) is None
     with pytest.raises(ValueError, match=r"are not finished: call SoftLabels.build again"):
         kd.SoftLabels(tmp_path / "a")
@@ -461,7 +464,7 @@ def test_more_views_are_added(teacher, arrays, tmp_path):
 
 
 def test_what_cannot_be_stored_is_told_and_the_good_shards_are_kept(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
 
     def asked(x):
         answer = np.tile(np.arange(5.0), (len(x), 1)) + x[:, 0, 0, :1]
@@ -495,8 +498,8 @@ def label_slowly(folder):
 KILLED = """
 import sys
 sys.path[:0] = {path!r}
-from keras_distill.soft_labels import labels
-labels._SHARD_ROWS = 8
+from keras_distill.soft_labels import plan
+plan._SHARD_ROWS = 8
 from tests.keras_distill import test_soft_labels
 test_soft_labels.label_slowly({folder!r})
 """
@@ -510,7 +513,7 @@ def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path, 
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert 3 <= len(list(tmp_path.glob("a/*/*.tfrecord"))) < 25
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     label_slowly(tmp_path / "a")
     label_slowly(tmp_path / "b")
     names = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("[!.]*.*"))
@@ -520,7 +523,7 @@ def test_killed_and_called_again_it_ends_as_if_it_had_not_been_killed(tmp_path, 
 
 
 def test_other_data_does_not_go_on_with_what_is_there(teacher, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     build(teacher, arrays, tmp_path, views=1)
     sorted(tmp_path.glob("*/*.tfrecord"))[-1].unlink()
     with pytest.raises(ValueError, match="holds labels of other data: example number 0"):
@@ -534,7 +537,7 @@ def test_views_that_are_all_the_same_are_refused(teacher, arrays, tmp_path):
 
 
 def test_what_is_there_needs_no_room(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_distill.soft_labels.labels._SHARD_ROWS", 8)
+    monkeypatch.setattr("keras_distill.soft_labels.plan._SHARD_ROWS", 8)
     build(named(), arrays, tmp_path)
     sorted(tmp_path.glob("*/*.tfrecord"))[1].unlink()
     for free in (100, 10_000):
