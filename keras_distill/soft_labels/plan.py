@@ -43,7 +43,7 @@ def check(views, top_k, dtype, batch_size, worker, num_workers) -> None:
 
 
 def alone(folder: Path, views: int, worker: int, num_workers: int):
-    """A context for one process; no file is needed, and a folder may be read-only, where all is done."""
+    """Return a context for one process; no file is needed, and a folder may be read-only, where all is done."""
     if (folder / NAME).exists():
         found = Manifest.read(folder)
         if found.views >= views and found.examples and complete(folder, found, found.examples):
@@ -57,7 +57,7 @@ def alone(folder: Path, views: int, worker: int, num_workers: int):
 
 
 def of(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
-    """The manifest of labels that the first batch shows, and its sketches."""
+    """Return the manifest of labels that the first batch shows, and its sketches."""
     with epoch.showing(0):
         batch = next(iter(source.batches().take(1)), None)
     if batch is None:
@@ -105,7 +105,7 @@ def of(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
 
 
 def agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
-    """The manifest of `folder`, which has to be of the same labels; written if there is none."""
+    """Return the manifest of `folder`, which has to be of the same labels; written if there is none."""
     if not (folder / NAME).exists():
         wanted.write(folder)
         return wanted
@@ -130,6 +130,7 @@ def agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
 
 
 def complete(folder: Path, manifest: Manifest, examples: int) -> bool:
+    """Return whether all shards are there, whoever was to write them."""
     everything = shards.Share(folder, manifest, examples=examples)
     return not any(everything.missing_of(view) for view in range(manifest.views))
 
