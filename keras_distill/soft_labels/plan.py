@@ -43,7 +43,7 @@ def check(views, top_k, dtype, batch_size, worker, num_workers) -> None:
 
 
 def alone(folder: Path, views: int, worker: int, num_workers: int):
-    """Return a context for one process; no file is needed, and a folder may be read-only, where all is done."""
+    """Return a context for one process; where all is done a folder may be read-only."""
     if (folder / NAME).exists():
         found = Manifest.read(folder)
         if found.views >= views and found.examples and complete(folder, found, found.examples):
