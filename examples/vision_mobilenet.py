@@ -21,8 +21,8 @@ accuracy, mean ± standard deviation of 3 seeds, last epoch):
     … agrees with its network    98.3 ± 0.5 %
     The file has 315,817 bytes and takes 0.09 ms on one thread.
 
-Fifteen epochs are few for a network that begins with nothing, and there the teacher helps most: with 30 epochs
-of 96×96 and a larger student both end at 97 % (README, Limits).
+Fifteen epochs are few for a network that begins with nothing, and there the teacher helps most: with 30
+epochs of 96×96 and a larger student both end at 97 % (README, Limits).
 """
 
 import argparse
