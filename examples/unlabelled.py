@@ -9,6 +9,17 @@ DATA is an .npz file with `x_train`, `y_train`, `x_test`, `y_test`, as `keras.da
 small student learns them too (alone); what the teacher says of these hundred images (labelled); and what it
 says of all 4,000, where no label is needed (all). The last one learns more from images of which the teacher
 is sure (confident). All see as many batches, equally augmented; accuracy is that after the last one.
+
+With `--data mnist.npz` it printed (10,000 test images, mean ± standard deviation of 3 seeds):
+
+    teacher                  91.2 ± 1.7 %
+    student alone            87.7 ± 0.3 %
+    student, labelled        87.4 ± 1.1 %
+    student, all             90.7 ± 2.2 %
+    student, all, confident  90.9 ± 2.2 %
+
+The images without labels bring the student to its teacher; on the hundred labelled ones the teacher adds
+nothing. To trust it less where it is unsure makes no difference that the seeds do not.
 """
 
 import argparse
@@ -67,7 +78,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16, help="over all images")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    seeds, epochs = (2, 5) if arguments.quick else (arguments.seeds, arguments.epochs)
+    seeds, epochs = (2, 3) if arguments.quick else (arguments.seeds, arguments.epochs)
     (x, y), (x_test, y_test) = load(arguments.data, arguments.images)
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
