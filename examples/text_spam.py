@@ -110,7 +110,7 @@ def main() -> None:
         keras.utils.set_random_seed(seed)
         vectorize = keras.layers.TextVectorization(WORDS, output_sequence_length=LENGTH)
         vectorize.adapt([texts[i] for i in theirs])
-        x = keras.ops.convert_to_numpy(vectorize(texts)).astype("int32")
+        x = np.asarray(vectorize(texts), "int32")
 
         teacher = trained(teacher_network(), x[theirs], y[theirs], epochs)
         again = np.resize(few, len(ours))  # as many steps as with all

@@ -6,6 +6,14 @@ from keras_distill.app import interrupt
 from keras_distill.app.progress import Progress
 
 
+@pytest.fixture(autouse=True)
+def as_at_a_terminal():
+    """Shells start what runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press():
     """Ctrl-C, in a place where Python drops the exception."""
     with pytest.raises(KeyboardInterrupt):
