@@ -14,7 +14,7 @@ It printed (mean ± standard deviation of 3 seeds):
     robust teacher           98.7 ± 0.6 %   84.2 ± 1.0 %
     student alone            96.6 ± 0.5 %   45.6 ± 1.6 %
     student distilled        96.7 ± 0.1 %   52.9 ± 0.6 %
-    student discriminator    97.0 ± 0.3 %   52.7 ± 0.3 %
+    student discriminator    97.0 ± 0.1 %   52.7 ± 0.4 %
     student robust           95.3 ± 0.4 %   67.0 ± 2.8 %
 
 Robustness costs a point on clean pictures. The discriminator adds nothing here that the seeds do not.
