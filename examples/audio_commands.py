@@ -12,7 +12,17 @@ dialled instead of spoken: the tones of a telephone's keys in noise, made up her
 On the device a signal library computes the log-mel energies (windows of 32 ms, every 16 ms, 32 bands) and
 gives them to the file as int8, a grey value less 128; mean and deviation of the training set are inside.
 
-FIGURES
+With --data fsdd it printed (test accuracy, last epoch, mean ± standard deviation of 3 seeds):
+
+    audio_commands.tflite: 19,193 bytes
+                            100 labels    2,700 labels
+    teacher               89.8 ± 0.5 %    99.8 ± 0.2 %
+    student alone         87.3 ± 1.2 %    98.6 ± 0.2 %
+    student distilled     88.4 ± 2.8 %    98.2 ± 1.3 %
+    … as int8             88.1 ± 3.4 %    98.0 ± 1.2 %
+
+The teacher hardly helps here: the point gained with 100 labels is within the spread of the seeds, and with
+labels of all recordings nothing is gained. int8 costs 0.3 points at most.
 """
 
 import argparse
@@ -138,7 +148,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", default="audio_commands.tflite", help="of the last training")
     arguments = parser.parse_args()
-    seeds, epochs = (2, 5) if arguments.quick else (arguments.seeds, arguments.epochs)
+    seeds, epochs = (2, 4) if arguments.quick else (arguments.seeds, arguments.epochs)
 
     sounds, y, testing = spoken_digits(arguments.data) if arguments.data else telephone_keys()
     x = spectrograms(sounds)
