@@ -165,7 +165,7 @@ def main() -> None:
     found: dict[str, list[float]] = {}
 
     def heard(labels: int):
-        """These again and again, so that an epoch has as many steps whatever their number."""
+        """So many recordings, again and again: an epoch has as many steps whatever their number."""
         rows = np.resize(np.random.default_rng(seed).permutation(len(x))[:labels], len(x))
         return kd.data.arrays(x[rows], y[rows], BATCH, seed=seed, augment=augmented)
 

@@ -1,7 +1,25 @@
 """DistilBERT's recipe: a transformer teaches one of half its depth that begins with every second block.
 
-python examples/text_sentiment.py --data sst2            # 3 seeds
-python examples/text_sentiment.py --data sst2 --quick    # 2 seeds, fewer sentences and epochs
+    python examples/text_sentiment.py --data sst2            # 3 seeds
+    python examples/text_sentiment.py --data sst2 --quick    # 2 seeds, fewer sentences and epochs
+    python examples/text_sentiment.py                        # on made-up opinions
+
+DATA has `train.tsv` and `test.tsv`, lines of sentence, tab and label below a line with these words: SST-2
+(Socher 2013), of which 12,000 sentences are learned from. The teacher has four blocks. The student has two,
+the teacher's second and fourth, and learns its soft targets, the labels, and the direction of its hidden
+states (Sanh et al. 2019, arXiv 1910.01108). Set against it are the same student with labels alone, and a new
+one.
+
+With --data it printed (test accuracy, mean ± standard deviation of 3 seeds, last epoch):
+
+    teacher                          77.5 ± 2.1 %
+    student alone, new               75.4 ± 2.9 %
+    student alone, half of teacher   75.1 ± 1.9 %
+    student distilled, the same      77.3 ± 1.4 %
+    … as int8                        77.4 ± 1.3 %
+
+Two points, of which the seeds could be one. To begin with the teacher's blocks helps nothing here, to learn
+from the teacher does.
 """
 
 import argparse
@@ -20,7 +38,8 @@ import keras_distill as kd
 import tflite_export as te
 from tflite_export import runtime
 
-WORDS, LENGTH, WIDTH, BLOCKS, BATCH = 8000, 32, 64, 4, 64
+WORDS, LENGTH = 8000, 32  # at most
+WIDTH, BLOCKS, BATCH = 64, 4, 64
 # The student's blocks, and those of the teacher that they begin as and learn from.
 TAUGHT = {f"block_{number}": f"block_{2 * number}" for number in range(1, BLOCKS // 2 + 1)}
 
@@ -58,18 +77,18 @@ class Tokens(keras.layers.Layer):
     """What words mean, plus what their places mean. Nothing behind looks at padding, token 0, but where a
     sentence is empty: the mean over its words would be NaN."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, words: int, length: int, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.words = keras.layers.Embedding(WORDS, WIDTH)
-        self.places = keras.layers.Embedding(LENGTH, WIDTH)
+        self.words = keras.layers.Embedding(words, WIDTH)
+        self.places = keras.layers.Embedding(length, WIDTH)
 
     def compute_mask(self, tokens, previous_mask=None):
-        first = keras.ops.arange(LENGTH) == 0
+        first = keras.ops.arange(tokens.shape[1]) == 0
         return keras.ops.logical_or(first, keras.ops.not_equal(tokens, 0))
 
     def call(self, tokens):
-        return self.words(tokens) + self.places(keras.ops.arange(LENGTH))
+        return self.words(tokens) + self.places(keras.ops.arange(tokens.shape[1]))
 
 
 class Block(keras.layers.Layer):
@@ -90,9 +109,9 @@ class Block(keras.layers.Layer):
         return self.norms[1](x + self.dropout(self.narrow(self.wide(x))))
 
 
-def transformer(blocks: int) -> keras.Model:
-    tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
-    x = Tokens(name="embedded")(tokens)
+def transformer(blocks: int, words: int, length: int) -> keras.Model:
+    tokens = keras.Input((length,), dtype="int32", name="tokens")
+    x = Tokens(words, length, name="embedded")(tokens)
     for number in range(1, blocks + 1):
         x = Block(name=f"block_{number}")(x)
     x = keras.layers.GlobalAveragePooling1D()(x)
@@ -100,13 +119,11 @@ def transformer(blocks: int) -> keras.Model:
     return keras.Model(tokens, keras.layers.Dense(2, activation="softmax", name="scores")(x))
 
 
-def student_of(teacher: keras.Model | None) -> keras.Model:
-    """Half as many blocks: the teacher's second, fourth, … with what is around them; or all new."""
-    student = transformer(BLOCKS // 2)
-    if teacher is not None:
-        for name in ("embedded", *TAUGHT, "scores"):
-            weights = teacher.get_layer(TAUGHT.get(name, name)).get_weights()
-            student.get_layer(name).set_weights(weights)
+def half_of(teacher: keras.Model, student: keras.Model) -> keras.Model:
+    """`student`, made of the teacher's second, fourth, … block and what is around them."""
+    for name in ("embedded", *TAUGHT, "scores"):
+        weights = teacher.get_layer(TAUGHT.get(name, name)).get_weights()
+        student.get_layer(name).set_weights(weights)
     return student
 
 
@@ -136,8 +153,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", default="text_sentiment", help="folder for file and words")
     arguments = parser.parse_args()
-    seeds, epochs = (2, 2) if arguments.quick else (arguments.seeds, arguments.epochs)
-    examples = 3_000 if arguments.quick else arguments.examples
+    seeds, epochs = (2, 3) if arguments.quick else (arguments.seeds, arguments.epochs)
+    examples = 2_000 if arguments.quick and arguments.data else arguments.examples
     output = pathlib.Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -145,24 +162,30 @@ def main() -> None:
         folder = pathlib.Path(arguments.data)
         train, test = sst2(folder / "train.tsv"), sst2(folder / "test.tsv")
     else:
-        train, test = opinions(1_000, seed=0), opinions(1_000, seed=1)
+        train, test = opinions(3_000, seed=0), opinions(1_000, seed=1)
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
         chosen = np.random.default_rng(seed).permutation(len(train[0]))[:examples]
         texts = [train[0][i] for i in chosen]
-        vectorize = keras.layers.TextVectorization(WORDS, "lower", output_sequence_length=LENGTH)
+        longest = max(len(text.split()) for text in texts)
+        vectorize = keras.layers.TextVectorization(
+            WORDS, "lower", output_sequence_length=min(longest, LENGTH)
+        )
         vectorize.adapt(texts)
         x, x_test = (np.asarray(vectorize(one), "int32") for one in (texts, test[0]))
         y, y_test = train[1][chosen], test[1]
+        sizes = vectorize.vocabulary_size(), x.shape[1]
 
         keras.utils.set_random_seed(seed)
-        teacher = trained(transformer(BLOCKS), x, y, epochs)
-        student = distilled(teacher, student_of(teacher), x, y, epochs)
+        teacher = trained(transformer(BLOCKS, *sizes), x, y, epochs)
+        new, half, student = (transformer(BLOCKS // 2, *sizes) for _ in range(3))
         models = {
             "teacher": teacher,
-            "student alone, new": trained(student_of(None), x, y, epochs),
-            "student alone, half of teacher": trained(student_of(teacher), x, y, epochs),
-            "student distilled, the same": student,
+            "student alone, new": trained(new, x, y, epochs),
+            "student alone, half of teacher": trained(half_of(teacher, half), x, y, epochs),
+            "student distilled, the same": distilled(
+                teacher, half_of(teacher, student), x, y, epochs
+            ),
         }
         answers = {name: np.asarray(model(x_test)) for name, model in models.items()}
         exported = te.export(

@@ -1,7 +1,28 @@
-"""A spam filter of some tens of kilobytes: a bidirectional LSTM reads messages without labels to it.
+"""A spam filter of some tens of kilobytes: a small student learns what a bidirectional LSTM says.
 
-python examples/text_spam.py --data sms_spam.tsv    # 3 seeds
-python examples/text_spam.py --data sms_spam.tsv --quick    # 2 seeds, fewer epochs
+    python examples/text_spam.py --data sms_spam.tsv            # 3 seeds
+    python examples/text_spam.py --data sms_spam.tsv --quick    # 2 seeds, fewer epochs
+    python examples/text_spam.py                                # on a stand-in
+
+DATA has lines of `ham` or `spam`, a tab and a message: the SMS Spam Collection (Almeida 2011). A third of the
+messages is for testing, the teacher learns from another third, and the student has the last one: without
+labels, but with what the teacher says; alone with 200 labels; and, to compare, alone with all of them.
+Without DATA it learns which package a sentence out of a docstring belongs to, NumPy or Keras. Few messages
+are spam, so that accuracy says little; F1 is of spam. The file takes words as numbers: vocab.txt beside it
+has them.
+
+With --data it printed (mean ± standard deviation of 3 seeds, last epoch):
+
+    text_spam/student.tflite: 39,086 bytes, agreement 99.95%
+    5,574 sentences, 13% spam
+                                        accuracy      F1 of spam
+    teacher                         97.8 ± 0.4 %    91.7 ± 1.3 %
+    student alone, 200 labels       93.8 ± 2.4 %   71.8 ± 11.4 %
+    student alone, all labels       97.9 ± 0.1 %    91.6 ± 0.5 %
+    student distilled, no labels    97.5 ± 0.2 %    90.2 ± 1.0 %
+    … as int8                       97.5 ± 0.2 %    90.2 ± 0.9 %
+
+The teacher is worth nearly all the labels that the student does not have. Who has them needs no teacher.
 """
 
 import argparse
