@@ -26,13 +26,16 @@ class AdversarialDistiller(Distiller):
 
     Args:
         teacher, student: as for `Distiller`.
-        distillation_losses, distillation_loss_weights: those beside the adversary.
+        distillation_losses, distillation_loss_weights: those beside the adversary; None for it alone.
         student_loss_weight: as for `Distiller`.
         adversarial_weight: of the adversary, a number or a schedule (`schedules.warm_up(10)`).
         teacher_layer_name, student_layer_name: inner layers of equal channels that it judges; None for the
             logits.
         discriminator: a layer from `(batch, channels)` to one logit; None for two layers of 128.
         name, **kwargs: as for `Distiller`.
+
+    Raises:
+        ValueError: an `Adversarial` among the losses; or what `Distiller` refuses.
     """
 
     def __init__(
@@ -51,14 +54,15 @@ class AdversarialDistiller(Distiller):
     ):
         given, weights = _listed(distillation_losses), distillation_loss_weights
         weights = [1.0] * len(given) if weights is None else _listed(weights)
-        if not any(isinstance(one, losses.Adversarial) for one in given):  # not out of a file
-            given = [
-                *given,
-                losses.Adversarial(
-                    teacher_layer_name, student_layer_name, discriminator=discriminator
-                ),
-            ]
-            weights = [*weights, adversarial_weight]
+        if any(isinstance(losses.get(one), losses.Adversarial) for one in given):
+            raise ValueError(
+                "AdversarialDistiller makes its Adversarial itself: leave it out of distillation_losses, and "
+                "give adversarial_weight=, teacher_layer_name=, student_layer_name= and discriminator=."
+            )
+        adversary = losses.Adversarial(
+            teacher_layer_name, student_layer_name, discriminator=discriminator
+        )
+        given, weights = [*given, adversary], [*weights, adversarial_weight]
         super().__init__(teacher, student, given, weights, student_loss_weight, name=name, **kwargs)
 
     @property
@@ -96,6 +100,28 @@ class AdversarialDistiller(Distiller):
             }
         )
 
+    def get_config(self):
+        """Return the arguments of the constructor, serialised."""
+        config, adversary = super().get_config(), self.adversary.get_config()
+        *config["distillation_losses"], _ = config["distillation_losses"]
+        *config["distillation_loss_weights"], weight = config["distillation_loss_weights"]
+        own = ("teacher_layer_name", "student_layer_name", "discriminator")
+        return {
+            **config,
+            "adversarial_weight": weight,
+            **{name: adversary[name] for name in own},
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the distiller that `get_config` describes."""
+        config = dict(config)
+        for key in ("adversarial_weight", "discriminator"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return super().from_config(config)
+
 
 def _listed(value) -> list:
+    if value is None:
+        return []
     return list(value) if isinstance(value, list | tuple) else [value]

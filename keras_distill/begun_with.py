@@ -4,8 +4,8 @@ now = {"epochs": 30, **describe({"student": student, "x": x, "optimizer": "adam"
 differences(then, now)          # ["epochs was 20, is now 30"]
 
 Arrays are known by their content, data sets by the shapes and the number of their batches, networks that are
-to be trained by their layers, and other objects by their configs. Names and seeds say nothing: Keras counts
-the ones up and draws the others.
+to be trained by their layers, and other objects by their configs. Names and seeds in these say nothing: Keras
+counts the ones up and draws the others.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def _described(value):
     if isinstance(value, keras.Model):
         return f"{type(value).__name__} {_digest(_layers(value))}"
     if isinstance(value, Mapping):
-        return {str(key): _described(one) for key, one in value.items() if key not in _CHANGING}
+        return {str(key): _described(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_described(one) for one in value]
     if hasattr(value, "element_spec"):
@@ -90,9 +90,18 @@ def _layers(network: keras.Model) -> list:
 
 def _config(value):
     try:
-        return _described(value.get_config())
+        return _described(_lasting(value.get_config()))
     except NotImplementedError:  # a layer of the user's own that was not written to be saved
         return None
+
+
+def _lasting(config):
+    """A config without what is new in each process; inputs and losses may well be called so."""
+    if isinstance(config, Mapping):
+        return {key: _lasting(one) for key, one in config.items() if key not in _CHANGING}
+    if isinstance(config, list | tuple):
+        return [_lasting(one) for one in config]
+    return config
 
 
 def _array(array) -> str:

@@ -56,14 +56,18 @@ class Resume(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Called by `fit`."""
         self.history, self._done, self._ended = {}, 0, 0
+        self._begin_at(None)
         if not self.file.exists():
             return
         self._compare(training_state.read_progress(self.file).begun_with)
         found = training_state.restore(self.model, self.file)
         self.history, self._done, self._ended = found.history, found.epochs, found.ended or 0
         wanted = self.params["epochs"]
-        # Keras has no public way for a callback to say where `fit` begins; its own does this.
-        self.model._initial_epoch = wanted if wanted <= self._ended else found.epochs
+        self._begin_at(wanted if wanted <= self._ended else found.epochs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by `fit`, which has begun: the next one is not to begin here."""
+        self._begin_at(None)
 
     def on_epoch_end(self, epoch, logs=None):
         """Called by `fit`."""
@@ -74,10 +78,15 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Called by `fit`."""
+        self._begin_at(None)
         if self.delete:
             self.file.unlink(missing_ok=True)
         else:
             self._write(ended=max(self.params["epochs"], self._ended))
+
+    def _begin_at(self, epoch: int | None) -> None:
+        # Keras has no public way for a callback to say where `fit` begins; its own does this.
+        self.model._initial_epoch = epoch
 
     def _write(self, ended: int | None = None) -> None:
         progress = training_state.Progress(self._done, self.history, ended, self.begun_with)

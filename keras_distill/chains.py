@@ -4,10 +4,9 @@ kd.distill_chain([teacher, assistant, student], x, y, epochs=30, loss="sparse_ca
 students = kd.born_again(build, x, y, generations=3, epochs=30, loss="sparse_categorical_crossentropy")
 """
 
-import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from keras_distill import losses, schedules
 from keras_distill.begun_with import describe, describe_teacher
 from keras_distill.callbacks import Resume
 from keras_distill.distiller import Distiller
-from keras_distill.layer_tree import all_layers
+from keras_distill.teachers.model import as_it_was
 from keras_distill.training_state import History
 
 _FREE = ("callbacks", "verbose")  # arguments of `fit` that another call may change
@@ -53,15 +52,18 @@ def distill_chain(
         folder: where the states of the trainings are kept, so that the same call goes on where it was killed
             (see `callbacks.Resume`), and trains nothing that is done; None for nowhere. Networks may be added
             at the end, and callbacks may change.
-        **fit: as for `fit`: epochs, batch_size, validation_data, callbacks, …
+        **fit: as for `fit`: epochs, batch_size, validation_data, callbacks, … The callbacks are those of all
+            trainings; or a function from a network's place in `networks` to its callbacks, which a
+            `ModelCheckpoint` or `StudentCheckpoint` needs: it would compare the losses of all networks, and
+            write one over the other. `callbacks=lambda i: [StudentCheckpoint(f"{i}.keras")]`.
 
     Returns:
         The history of each training.
 
     Raises:
         ValueError: there are less than two networks; a training in `folder` was begun with another teacher,
-            network, other data or arguments (epochs too, since those that follow were taught by its end); or
-            what `Distiller` refuses.
+            network, other data or arguments (epochs too, since those that follow were taught by its end);
+            one checkpoint callback for several trainings; or what `Distiller` refuses.
     """
     several = not isinstance(networks, keras.Model)
     networks = list(networks) if several else [networks]
@@ -76,7 +78,7 @@ def distill_chain(
         "student_loss_weight": student_loss_weight,
     }
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
-    trainings = _Trainings(compiled, (x, y), fit, folder)
+    trainings = _Trainings(compiled, (x, y), fit, folder, len(networks) - 1)
     return [
         trainings.train(number, teacher, student, constructed)
         for number, (teacher, student) in enumerate(itertools.pairwise(networks), 1)
@@ -112,7 +114,7 @@ def born_again(
         teacher: who teaches the first of them; None to train it from the labels alone.
         distillation_losses: as for `Distiller`; None for `SoftTargets(temperature=1.0)`, as in the paper.
         distillation_loss_weights, student_loss_weight, optimizer, loss, metrics, folder, **fit: as for
-            `distill_chain`.
+            `distill_chain`; a function for callbacks is given a network's place in what is returned.
 
     Returns:
         The networks, oldest first: without a `teacher`, generations + 1 of them.
@@ -130,9 +132,10 @@ def born_again(
     }
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
     alone = {"distillation_losses": losses.VirtualTeacher(), "student_loss_weight": 1.0}
-    trainings = _Trainings(compiled, (x, y), fit, folder)
+    count = generations + (teacher is None)
+    trainings = _Trainings(compiled, (x, y), fit, folder, count)
     students: list[keras.Model] = []
-    for generation in range(generations + (teacher is None)):
+    for generation in range(count):
         student = build_student()
         if not isinstance(student, keras.Model) or student in students:
             raise ValueError(
@@ -154,10 +157,18 @@ class _Trainings:
         data: (x, y).
         fit: further arguments of `fit`.
         folder: where their states are kept; None for nowhere.
+        count: how many there are.
+
+    Raises:
+        ValueError: one checkpoint callback is given for several trainings.
     """
 
-    def __init__(self, compiled: dict, data: tuple, fit: dict, folder):
+    def __init__(self, compiled: dict, data: tuple, fit: dict, folder, count: int):
         self._compiled, self._data, self._fit = compiled, data, fit
+        self._checkpoints: list[keras.callbacks.Callback] = []  # that a training had
+        given = fit.get("callbacks")
+        if count > 1 and not callable(given) and _checkpoints(_listed(given)):
+            raise ValueError(_ONE_FOR_ALL)
         self._folder = None if folder is None else Path(folder)
         self._begun_with: dict[str, Any] = {}
         if self._folder is not None:
@@ -171,7 +182,7 @@ class _Trainings:
             number: of its state in the folder.
             constructed: arguments of `Distiller`.
         """
-        callbacks = [*keras.tree.flatten(self._fit.get("callbacks") or [])]
+        callbacks = self._callbacks(number)
         resume = None
         if self._folder is not None:
             begun_with = {
@@ -181,25 +192,36 @@ class _Trainings:
             }
             resume = Resume(self._folder / f"network-{number}.npz", False, begun_with)
             callbacks.append(resume)  # behind those that choose the weights at the end
-        with _as_it_was(teacher):
+        with as_it_was(teacher):
             model = Distiller(teacher, student, **_fresh(constructed))
             model.compile(**_fresh(self._compiled))
             history = model.fit(*self._data, **{**self._fit, "callbacks": callbacks}).history
         return history if resume is None else resume.history
 
+    def _callbacks(self, number: int) -> list[keras.callbacks.Callback]:
+        """Those of a training, of which a checkpoint is no other's."""
+        given = self._fit.get("callbacks")
+        callbacks = _listed(given(number) if callable(given) else given)
+        for one in _checkpoints(callbacks):
+            if any(one is other for other in self._checkpoints):
+                raise ValueError(_ONE_FOR_ALL)
+            self._checkpoints.append(one)
+        return callbacks
 
-@contextlib.contextmanager
-def _as_it_was(teacher) -> Iterator[None]:
-    """Within it a Distiller may freeze `teacher`; then each layer and weight is as trainable as before."""
-    parts: list[Any] = []
-    if isinstance(teacher, keras.Model):
-        parts = [*all_layers(teacher), *teacher.weights]  # the outer before the inner
-    before = [(part, part.trainable) for part in parts]
-    try:
-        yield
-    finally:
-        for part, trainable in before:
-            part.trainable = trainable
+
+_ONE_FOR_ALL = (
+    "One checkpoint callback for several trainings compares the losses of all networks, and writes one over "
+    "the other: give callbacks= a function from a network's number to new callbacks, such as lambda i: "
+    "[StudentCheckpoint(f'network-{i}.keras')]."
+)
+
+
+def _listed(callbacks) -> list:
+    return [*keras.tree.flatten(callbacks or [])]
+
+
+def _checkpoints(callbacks: list) -> list:
+    return [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
 
 
 def _fresh(value):

@@ -214,7 +214,7 @@ class Distiller(MixedLoss):
             "jit_compile": jit_compile,
             **kwargs,
         }
-        self._teacher_was_set = False
+        self._teacher_was_set = self._checked = False  # another loss may read what another did not
         self._hard_loss = hard_loss.resolve(
             loss, self._shown_activations(by_name=isinstance(loss, dict))
         )
@@ -321,7 +321,8 @@ class Distiller(MixedLoss):
         if not self.compiled:
             return
         self.before_epoch()
-        if self._teacher.fold() if self._folds() else self._teacher.unfold():
+        if_pays = self.compile_arguments()["fold_teacher"] == "auto"
+        if self._teacher.fold(if_pays) if self._folds() else self._teacher.unfold():
             self.train_function = None  # `fit` traces another one
 
     def before_epoch(self) -> None:

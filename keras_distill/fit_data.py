@@ -73,6 +73,29 @@ def first_batch(x, y, batch_size):
     return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[:2], x
 
 
+def begun_anew(dataset, steps: int | None):
+    """Return a data set that each epoch reads from its beginning, when the epoch's view is set.
+
+    Keras would go on in the next epoch where `steps` ended, with batches that were made ahead, of the view
+    before.
+
+    Args:
+        dataset: a `tf.data.Dataset`.
+        steps: how many batches an epoch has; None for all.
+
+    Raises:
+        ValueError: it has no end.
+    """
+    import tensorflow as tf
+
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "The data set has no end, and stored labels of several views are read anew in each epoch, with "
+            "the next view: leave out repeat(); fit repeats by itself."
+        )
+    return dataset if steps is None else dataset.take(steps)
+
+
 def _again(first, rest):
     if first is not None:
         yield first

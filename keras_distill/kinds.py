@@ -64,8 +64,11 @@ def truth(labels, logits, kind: str):
 
 
 def cross_entropy(truth, logits, kind: str):
-    """Return −Σ truth·log p over the classes `(batch, ...)`; of a sigmoid over labels and both answers."""
+    """Return −Σ truth·log p over the classes `(batch, ...)`; of a sigmoid over labels and both answers.
+
+    A class that is excluded (−∞) counts where it is the truth alone, with 1e30.
+    """
     if kind == "softmax":
         return logit_loss.cross_entropy(truth, logits)
-    yes, no = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
+    yes, no = (ops.maximum(ops.log_sigmoid(sign * logits), -1e30) for sign in (1.0, -1.0))
     return -ops.sum(truth * yes + (1.0 - truth) * no, axis=-1)

@@ -40,9 +40,10 @@ class MutualDistiller(SeveralHeads):
     """Several networks that train at once, each on the labels and on what the others say.
 
     Peer i minimises `s·CEᵢ + (1 − s)·Σ wₗ·lossₗ(targetᵢ, peer i)`, the target detached; the loss shown is the
-    sum over the peers, with their regularisation. Use it where there is no trained teacher: each peer is to
-    end better than it would alone, and the ensemble better still. It costs a forward and a backward pass for
-    each peer.
+    sum over the peers, with their regularisation. `distillation_loss` is such a sum too; the column of one
+    loss, as `soft_targets`, is its mean over the peers. Use it where there is no trained teacher: each peer
+    is to end better than it would alone, and the ensemble better still. It costs a forward and a backward
+    pass for each peer.
 
     Args:
         peers: `keras.Model`s of the same classes, a list or a dict by name; their architectures may differ.

@@ -54,7 +54,7 @@ class RobustDistiller(Distiller):
         step_size: of an attack; None for ε/4.
         steps: of an attack.
         bounds: the lowest and highest value that an input can have, (0, 255) for images 0..255; None for no
-            bounds.
+            bounds. Each `fit` looks at its first batch.
         name, **kwargs: as for `Distiller`.
 
     Raises:
@@ -155,7 +155,7 @@ class RobustDistiller(Distiller):
         return ops.clip(changed, lowest, highest)
 
     def wants_batch(self) -> bool:
-        """Whether no batch has been looked at."""
+        """Whether no batch of this training has been looked at."""
         return self.compiled and not self._checked
 
     def look(self, x, y=None) -> None:
@@ -173,6 +173,11 @@ class RobustDistiller(Distiller):
                 f"{lowest:g} to {highest:g}: give their bounds, such as bounds=(0, 255) with epsilon=8 for "
                 "images 0..255, or bounds=None for inputs without any."
             )
+
+    def begin(self, anew: bool) -> None:
+        """As of any Distiller; the data of the next `fit` may be others, and are looked at again."""
+        super().begin(anew)
+        self._checked = False
 
     def targets(self, x, y=None):
         """Return the teacher's answer to clean inputs, with the attacked ones."""

@@ -206,7 +206,7 @@ class SelfDistiller(SeveralHeads):
         own = self._network(x, training)
         outputs = {_FINAL: own.outputs}
         logits = {_FINAL: own.logits}
-        inner = {self._last: own.inner[self._last]}
+        inner = {_FINAL: own.inner[self._last]}  # not by its own name, which may be that of an exit
         for name, layer, head in zip(self._exit_names, self.exits, self._exit_heads, strict=True):
             features = own.inner[layer]
             # A tensor's mask has no public name in Keras 3.
@@ -220,7 +220,7 @@ class SelfDistiller(SeveralHeads):
     def soft(self, batch: Batch, answer, targets) -> list:
         """Return what the exits are to learn from the end."""
         end = {name: answer.logits[_FINAL] for name in answer.logits}
-        teacher = Answer(end, end, answer.activations, {_FINAL: answer.inner[self._last]})
+        teacher = Answer(end, end, answer.activations, {_FINAL: answer.inner[_FINAL]})
         return self.soft_terms.values(batch, teacher, answer, self._hard_loss)
 
     def trained(self) -> list:

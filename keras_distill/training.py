@@ -112,9 +112,14 @@ class DistillationModel(keras.Model):
         would have seen. A `tf.data.Dataset`, `PyDataset` or generator keeps its own order: make that a
         function of `epoch.variable()`, as `keras_distill.data` does, if resumed runs are to be identical.
 
+        Of arrays, and of stored labels of several views, each epoch begins anew: `steps_per_epoch` takes its
+        first steps, so shuffle what `attach` returns.
+
         Args: as `keras.Model.fit`.
         Returns: a `keras.callbacks.History`.
+        Raises: ValueError: stored labels of several views that have no end (`repeat()`).
         """
+        first = _Finite()  # before any callback keeps what it finds wrong
         added: list[keras.callbacks.Callback] = [epoch.SetEpoch(self.views()), _AroundEpoch()]
         arrays = fit_data.are_arrays((x, y, sample_weight))
         if arrays and validation_split and validation_data is None:
@@ -145,12 +150,16 @@ class DistillationModel(keras.Model):
                 x, steps_per_epoch = x.take(steps_per_epoch), None
         elif _is_data_set(x):
             shuffle = False  # a tf.data.Dataset shuffles itself; Keras would warn
+            if (self.views() or 1) > 1:
+                x, steps_per_epoch = fit_data.begun_anew(x, steps_per_epoch), None
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            for callback in added:
+            for callback in (first, *added):
                 callback.set_model(self)
+            callbacks.callbacks.insert(0, first)
+            for callback in added:
                 callbacks.append(callback)
         else:
-            callbacks = [*keras.tree.flatten(callbacks or []), *added]
+            callbacks = [first, *keras.tree.flatten(callbacks or []), *added]
         try:
             with train_step.plain_errors():
                 return super().fit(
@@ -173,6 +182,9 @@ class DistillationModel(keras.Model):
                 )
         finally:
             epoch.begin(0)  # as `SetEpoch` does where no error or Ctrl-C comes before
+            self._initial_epoch = (
+                None  # `BackupAndRestore` leaves the next `fit` to begin there too
+            )
 
     def evaluate(
         self,
@@ -255,11 +267,8 @@ def _is_data_set(x) -> bool:
     return type(x).__module__.startswith("tensorflow.")
 
 
-class _AroundEpoch(keras.callbacks.Callback):
-    """Calls the model's hooks, and looks at the loss where the step itself cannot (`finite`)."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.model.before_epoch()
+class _Finite(keras.callbacks.Callback):
+    """Looks at the loss where the step itself cannot (`finite`)."""
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
@@ -269,6 +278,15 @@ class _AroundEpoch(keras.callbacks.Callback):
                 "finite, or the learning rate is too high. Train without jit_compile and on one device to "
                 "be told the step and the reason."
             )
+
+
+class _AroundEpoch(keras.callbacks.Callback):
+    """Calls the model's hooks."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.before_epoch()
+
+    def on_epoch_end(self, epoch, logs=None):
         self.model.after_epoch()
 
 

@@ -26,7 +26,7 @@ _PROGRESS = "progress"  # the entry that is JSON
 _OWN = "own_"  # entries that `model.save_own_variables` gives
 _WAY_OUT = "remove it, and this training begins anew."
 
-History = dict[str, list[float]]
+History = dict[str, list]  # of each metric a number, or a list of them, for each time it was taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +97,12 @@ def restore(model: keras.Model, file: Path) -> Progress:
 
 
 def joined(first: History, second: dict[str, list]) -> History:
-    """Return the history of one training and what came after it."""
-    names = first or second
-    return {name: [*first.get(name, []), *map(float, second[name])] for name in names}
+    """Return the history of one training and what came after it.
+
+    A column may begin late and have gaps, as those of validation do (`validation_freq`).
+    """
+    after = {name: [np.asarray(one).tolist() for one in values] for name, values in second.items()}
+    return {name: [*first.get(name, []), *after.get(name, [])] for name in {**first, **second}}
 
 
 def _read(file: Path, names: list[str] | None = None) -> tuple[Progress, dict[str, np.ndarray]]:

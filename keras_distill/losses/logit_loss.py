@@ -224,8 +224,8 @@ def standardized(logits):
 
 
 def cross_entropy(truth, logits):
-    """Return `−Σ truth·log softmax(logits)` over the classes, `(batch, ...)`."""
-    return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)
+    """Return `−Σ truth·log softmax(logits)` over the classes, `(batch, ...)`; 0·log 0 = 0."""
+    return -ops.sum(truth * ops.maximum(ops.log_softmax(logits, axis=-1), -1e30), axis=-1)
 
 
 def one_hot(labels, logits):

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from keras_distill import epoch
 from keras_distill.soft_labels import shards, sketch
-from keras_distill.soft_labels.manifest import Manifest
+from keras_distill.soft_labels.manifest import FEATURES, Manifest
+from keras_distill.soft_labels.room import storing
 from keras_distill.soft_labels.shards import Share
 from keras_distill.soft_labels.sources import Source
 from keras_distill.teachers import Teacher
@@ -63,31 +64,35 @@ def _label_view(teacher, source, share: Share, view: int, first, progress) -> in
             _same_answers(share, view, written, at, batch)
             compared = True
         if done:
+            if view == 0:
+                _as_many(source, share, count)
             return share.examples or at
         for shard in touched:
             start, stop = max(at, shard * size), min(at + count, (shard + 1) * size)
             if shard in wanted:
                 rows.append(batch[start - at : stop - at])
                 if stop == (shard + 1) * size:
-                    shards.write(shards.place(share.folder, view, shard), np.concatenate(rows))
+                    _write(share, view, shard, rows)
             if stop == (shard + 1) * size:
                 rows = []
         at += count
         if progress is not None:
             progress(view, at)
     if rows:
-        shards.write(shards.place(share.folder, view, at // size), np.concatenate(rows))
+        _write(share, view, at // size, rows)
     if share.examples is not None and at != share.examples:
-        raise ValueError(
-            f"The {source.of} has {at:,} examples in view {view}, and {share.examples:,} were expected: give "
-            "the data that was labelled first."
-        )
+        raise ValueError(_of_another_length(source, view, at, share.examples))
     for shard in dataclasses.replace(share, examples=at).missing_of(view):
         raise ValueError(
             f"{shards.place(share.folder, view, shard)} is of data of another length: delete it, and call "
             "SoftLabels.build again."
         )
     return at
+
+
+def _write(share: Share, view: int, shard: int, rows: list[np.ndarray]) -> None:
+    with storing(share.folder):
+        shards.write(shards.place(share.folder, view, shard), np.concatenate(rows))
 
 
 def _answering(teacher: Teacher, spec, manifest: Manifest):
@@ -103,7 +108,7 @@ def _answering(teacher: Teacher, spec, manifest: Manifest):
         for i, logits in enumerate(keras.tree.flatten(found.logits)):
             rows.update(_stored(i, tf.cast(logits, tf.float32), manifest))
         for name, features in found.inner.items():
-            rows[f"features/{name}"] = features
+            rows[f"{FEATURES}{name}"] = features
         return rows
 
     return answer
@@ -127,6 +132,27 @@ def _stored(i: int, logits, manifest: Manifest) -> dict:
 
 
 # Whether it is what was labelled before
+
+
+def _as_many(source: Source, share: Share, of_first: int) -> None:
+    """Refuse data of another length than a finished view has; its first batch has `of_first` examples."""
+    batches = source.batches()
+    if source.examples is not None or int(batches.cardinality()) == -(
+        -(share.examples or 0) // of_first
+    ):
+        return
+    # Reading takes as long as an epoch without any network: only where the number of batches does not tell.
+    counts = batches.map(lambda x, *_: tf.shape(keras.tree.flatten(x)[0], tf.int64)[0])
+    found = int(counts.reduce(tf.constant(0, tf.int64), lambda total, one: total + one))
+    if found != share.examples:
+        raise ValueError(_of_another_length(source, 0, found, share.examples))
+
+
+def _of_another_length(source: Source, view: int, found: int, expected) -> str:
+    return (
+        f"The {source.of} has {found:,} examples in view {view}, and {expected:,} were expected: give the "
+        "data that was labelled first, or another folder."
+    )
 
 
 def _same_order(source: Source, share: Share, view: int, found: np.ndarray, first) -> None:
@@ -166,9 +192,12 @@ def _same_answers(share: Share, view: int, shard: int, at: int, batch: np.ndarra
         old, new = (
             one[field.name].astype("float32").reshape(len(one), -1) for one in (stored, found)
         )
-        # Another machine, precision or batch changes a little; another teacher more.
-        allowed = 1e-2 * np.abs(old).max(axis=1, keepdims=True, initial=0.1)
-        differ = ~(np.abs(old - new) <= allowed).all(axis=1)
+        # Another machine, precision or batch changes a little; another teacher more. -inf excludes a class.
+        largest = np.where(np.isfinite(old), np.abs(old), 0.0).max(
+            axis=1, keepdims=True, initial=0.1
+        )
+        with np.errstate(invalid="ignore"):
+            differ = ~((old == new) | (np.abs(old - new) <= 1e-2 * largest)).all(axis=1)
         if differ.any():
             raise ValueError(
                 f"{share.folder} holds labels of another teacher: to example number "

@@ -13,10 +13,12 @@ from keras_distill import activations, epoch, train_step
 from keras_distill.network import TARGETS, Answer
 from keras_distill.soft_labels import plan, shards, sketch
 from keras_distill.soft_labels.labelling import label
-from keras_distill.soft_labels.manifest import NAME, Manifest
-from keras_distill.soft_labels.plan import FEATURES
+from keras_distill.soft_labels.manifest import FEATURES, NAME, Manifest
+from keras_distill.soft_labels.room import storing
 from keras_distill.soft_labels.sources import as_source
-from keras_distill.teachers import Teacher, as_teacher
+from keras_distill.teachers import CallableTeacher, Teacher, as_teacher
+from keras_distill.teachers.function import is_function
+from keras_distill.teachers.model import as_it_was
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -36,7 +38,7 @@ class SoftLabels(Teacher):
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = Path(os.path.abspath(path))  # a saved Distiller holds it
         if not (self.path / NAME).exists():
             raise ValueError(
                 f"{self.path} holds no stored labels: make them with SoftLabels.build."
@@ -76,10 +78,11 @@ class SoftLabels(Teacher):
         """Ask the teacher about every view of every example, and store what it says.
 
         Args:
-            teacher: a `keras.Model` or one of `keras_distill.teachers`.
-            dataset: arrays, a `tf.data.Dataset` of batches in a fixed order, a data set of
-                `keras_distill.data` (in any order), or a `keras.utils.PyDataset`. Views of a data set of
-                your own are functions of `epoch.view()`.
+            teacher: a `keras.Model`, one of `keras_distill.teachers`, or a function from NumPy arrays to an
+                array `(batch, ..., classes)`. A model stays as trainable as it is.
+            dataset: arrays (x, or a tuple (x, y)), a `tf.data.Dataset` of batches in a fixed order, a data
+                set of `keras_distill.data` (in any order), or a `keras.utils.PyDataset`. Views of a data set
+                of your own are functions of `epoch.view()`.
             path: a folder, new or with a part of these labels.
             views: how many views of each example.
             top_k: store the largest logits only, and the others as equals (Shen & Xing 2021, FKD, arXiv
@@ -90,7 +93,8 @@ class SoftLabels(Teacher):
             teacher_inputs, teacher_activation: as for `Distiller`.
             worker, num_workers: this process writes every `num_workers`-th shard, of each view others. The
                 processes may run at once or one after the other, on one machine or on a shared folder.
-            verbose: whether to print the size and the progress.
+            verbose: whether to print the size (of a `tf.data.Dataset`, what its batches can hold) and the
+                progress.
 
         Returns:
             The labels; None where other workers have not finished theirs.
@@ -98,39 +102,38 @@ class SoftLabels(Teacher):
         Raises:
             ValueError: the folder holds labels of other data, another teacher or other settings, the data
                 is in another order each time that it is read, or what the teacher answers cannot be stored.
+            OSError: the disk is full, or refuses; what is finished is kept. An error of the teacher's own
+                leaves as it is.
         """
-        teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
-        teacher.tap([features] if isinstance(features, str) else list(features))
         plan.check(views, top_k, dtype, batch_size, worker, num_workers)
-        source = as_source(dataset, batch_size)
-        folder = Path(path)
-        folded = teacher.folding_pays and teacher.fold()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            alone = plan.alone(folder, views, worker, num_workers)
-            with alone, train_step.plain_errors():
-                wanted, first = plan.of(teacher, source, views, top_k, dtype)
-                manifest = plan.agreed(wanted, folder, source)
-                examples = manifest.examples or source.examples
-                share = shards.Share(folder, manifest, worker, num_workers, examples)
-                examples = label(teacher, source, share, first, plan.Progress(share, verbose))
-                if not plan.complete(folder, manifest, examples):
-                    return None
-                finished = dataclasses.replace(manifest, examples=examples)
-                if Manifest.read(folder) != finished:
-                    finished.write(folder)
-        except (ConnectionError, TimeoutError):  # the teacher's
-            raise
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{os.strerror(error.errno) if error.errno else error}: the labels that are finished are "
-                "kept. Make room, or give another folder, and call SoftLabels.build again",
-                os.fspath(folder),
-            ) from error
-        finally:
-            if folded:
-                teacher.unfold()
+        source, folder = as_source(dataset, batch_size), Path(path)
+        with as_it_was(teacher), train_step.plain_errors():
+            if is_function(teacher):
+                x = source.first()[0]
+                teacher = CallableTeacher.asked(teacher, x, teacher_activation, teacher_inputs)
+            else:
+                teacher = as_teacher(teacher, teacher_inputs, teacher_activation)
+            teacher.tap([features] if isinstance(features, str) else list(features))
+            folded = teacher.folding_pays and teacher.fold(if_pays=True)
+            try:
+                with storing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                with plan.alone(folder, views, worker, num_workers):
+                    wanted, first = plan.of(teacher, source, views, top_k, dtype)
+                    manifest = plan.agreed(wanted, folder, source)
+                    examples = manifest.examples or source.examples
+                    share = shards.Share(folder, manifest, worker, num_workers, examples)
+                    progress = plan.Progress(share, source.most(len(first)), verbose)
+                    examples = label(teacher, source, share, first, progress)
+                    if not plan.complete(folder, manifest, examples):
+                        return None
+                    finished = dataclasses.replace(manifest, examples=examples)
+                    if Manifest.read(folder) != finished:
+                        with storing(folder):
+                            finished.write(folder)
+            finally:
+                if folded:
+                    teacher.unfold()
         return cls(folder)
 
     # Joining them to the data
@@ -142,7 +145,8 @@ class SoftLabels(Teacher):
 
         Each label is compared with the example that it comes to, so that a data set in another order, of
         other examples or prepared in another way is refused. Shuffle what is returned, not what is given;
-        arrays and data sets of `keras_distill.data` are in another order in each epoch as they are.
+        arrays and data sets of `keras_distill.data` are in another order in each epoch as they are. Give
+        several views to `fit` without `repeat()`: it begins anew in each epoch, with the next view.
 
         Args:
             dataset: what was labelled.

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 NAME = "manifest.json"
-_FORMAT, _VERSION = "keras_distill soft labels", 2
+FEATURES = "features/"  # the field of an inner layer begins so
+# The checksum is made alike in each version. 3: sketches of other factors.
+_FORMAT, _VERSION = "keras_distill soft labels", 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +103,8 @@ class Manifest:
         try:
             content = json.loads(path.read_text())
             checksum = content.pop("checksum", None)
-            version = content.get("version")
         except (ValueError, AttributeError, TypeError):
-            content = checksum = version = None
-        if isinstance(version, int) and version != _VERSION and content.get("format") == _FORMAT:
-            raise ValueError(
-                f"{path} has version {version}, and this keras-distill reads version {_VERSION}: "
-                + ("update it." if version > _VERSION else "label anew into another folder.")
-            )
+            content = checksum = None
         if content is None or checksum != _checksum(content):
             raise ValueError(
                 f"{path} is damaged: its checksum does not fit. Restore it, or label anew into another "
@@ -116,7 +112,12 @@ class Manifest:
             )
         if content.pop("format", None) != _FORMAT:
             raise ValueError(f"{path} is not the manifest of stored labels.")
-        content.pop("version")
+        version = content.pop("version")
+        if version != _VERSION:
+            raise ValueError(
+                f"{path} has version {version}, and this keras-distill reads version {_VERSION}: "
+                + ("update it." if version > _VERSION else "label anew into another folder.")
+            )
         content["fields"] = tuple(
             Field(one["name"], one["dtype"], tuple(one["shape"])) for one in content["fields"]
         )

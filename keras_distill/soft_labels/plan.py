@@ -9,20 +9,21 @@ with plan.alone(folder, views, worker, num_workers):
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_distill import epoch, schedules
+from keras_distill import schedules
 from keras_distill.connectors import never_negative
 from keras_distill.locking import only_one
 from keras_distill.soft_labels import shards, sketch
-from keras_distill.soft_labels.manifest import NAME, Field, Manifest
+from keras_distill.soft_labels.manifest import FEATURES, NAME, Field, Manifest
+from keras_distill.soft_labels.room import storing
 from keras_distill.soft_labels.sources import Source
 from keras_distill.teachers import Teacher
 
-FEATURES = "features/"
 _FLOATS = ("float16", "float32")
 _SHARD_BYTES, _SHARD_ROWS = 2**25, 2048
 
@@ -42,26 +43,27 @@ def check(views, top_k, dtype, batch_size, worker, num_workers) -> None:
         )
 
 
-def alone(folder: Path, views: int, worker: int, num_workers: int):
-    """Return a context for one process; where all is done a folder may be read-only."""
+@contextlib.contextmanager
+def alone(folder: Path, views: int, worker: int, num_workers: int) -> Iterator[None]:
+    """A context for one process; where all is done a folder may be read-only."""
     if (folder / NAME).exists():
         found = Manifest.read(folder)
         if found.views >= views and found.examples and complete(folder, found, found.examples):
-            return contextlib.nullcontext()
+            yield
+            return
     lock = folder / f".worker-{worker}-of-{num_workers}.lock"
-    lock.touch()
-    return only_one(
-        lock,
-        f"Another process is worker {worker} of {num_workers} in {folder}: wait, or give worker=.",
-    )
+    with storing(folder):
+        lock.touch()
+    who = f"worker {worker} of {num_workers} in {folder}"
+    with only_one(lock, f"Another process is {who}: wait, or give worker=."):
+        with storing(folder):
+            shards.forget_parts(folder, worker, num_workers)
+        yield
 
 
 def of(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
     """Return the manifest of labels that the first batch shows, and its sketches."""
-    with epoch.showing(0):
-        batch = next(iter(source.batches().take(1)), None)
-    if batch is None:
-        raise ValueError(f"The {source.of} has no examples.")
+    batch = source.first()
     if not teacher.known:
         teacher.check_looks(batch[0])
     found = teacher.targets(*batch)
@@ -107,7 +109,8 @@ def of(teacher: Teacher, source: Source, views: int, top_k, dtype: str):
 def agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
     """Return the manifest of `folder`, which has to be of the same labels; written if there is none."""
     if not (folder / NAME).exists():
-        wanted.write(folder)
+        with storing(folder):
+            wanted.write(folder)
         return wanted
     found = Manifest.read(folder)
     same = dataclasses.replace(wanted, views=found.views, examples=found.examples)
@@ -125,7 +128,8 @@ def agreed(wanted: Manifest, folder: Path, source: Source) -> Manifest:
         )
     if wanted.views > found.views:
         found = dataclasses.replace(found, views=wanted.views)
-        dataclasses.replace(found, examples=None).write(folder)
+        with storing(folder):
+            dataclasses.replace(found, examples=None).write(folder)
     return found
 
 
@@ -136,14 +140,25 @@ def complete(folder: Path, manifest: Manifest, examples: int) -> bool:
 
 
 class Progress:
-    """Prints what it will take, and how far it is."""
+    """Prints what it will take, and how far it is.
 
-    def __init__(self, share: shards.Share, verbose: bool):
+    Args:
+        share: what is to be written.
+        most: how many examples there are at most, or None where that is not known.
+        verbose: whether to print; room is looked for in any case.
+
+    Raises:
+        ValueError: there is not enough room.
+    """
+
+    def __init__(self, share: shards.Share, most: int | None, verbose: bool):
         folder, views, self._examples = share.folder, share.manifest.views, share.examples
         each = share.manifest.dtype.itemsize + 16
-        if share.examples is not None:
+        count = most if share.examples is None else share.examples
+        if count is not None:
+            whole = dataclasses.replace(share, examples=count)
             rows = (
-                share.length(shard) for view in range(views) for shard in share.missing_of(view)
+                whole.length(shard) for view in range(views) for shard in whole.missing_of(view)
             )
             need, free = each * sum(rows), shutil.disk_usage(folder).free
             if need > free:
@@ -153,11 +168,11 @@ class Progress:
                 )
         self._bar = None
         if verbose:
-            count = share.examples
-            of = "each example" if count is None else f"{count:,} examples"
+            up_to = "up to " if share.examples is None and count is not None else ""
+            of = "each example" if count is None else f"{up_to}{count:,} examples"
             size = _mebibytes(each * views * (1 if count is None else count))
-            print(f"Labels of {views} views of {of}: {size} in {folder}.")
-            total = None if count is None else count * views
+            print(f"Labels of {views} views of {of}: {up_to}{size} in {folder}.")
+            total = None if self._examples is None else self._examples * views
             self._bar = keras.utils.Progbar(total, unit_name="example")
 
     def __call__(self, view: int, done: int) -> None:

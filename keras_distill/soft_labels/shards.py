@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import functools
 import os
+import re
 import secrets
 import weakref
 from collections.abc import Sequence
@@ -62,6 +63,22 @@ def write(path: Path, rows: np.ndarray) -> None:
         raise
 
 
+def forget_parts(folder: Path, worker: int, num_workers: int) -> None:
+    """Remove what a process that was killed had begun of the shards that are this worker's."""
+    for part in folder.glob("view-*/.labels-*.part"):
+        named = _PART.fullmatch(part.relative_to(folder).as_posix())
+        if named and _whose(int(named[1]), int(named[2]), num_workers) == worker:
+            part.unlink(missing_ok=True)
+
+
+_PART = re.compile(r"view-(\d+)/\.labels-(\d+)\.tfrecord\.[0-9a-f]+\.part")
+
+
+def _whose(view: int, shard: int, num_workers: int) -> int:
+    """The worker that writes a shard."""
+    return (view + shard) % num_workers
+
+
 def check(path: Path, dtype: np.dtype) -> int:
     """Return how many rows a shard has, after reading all of it.
 
@@ -107,7 +124,7 @@ class Share:
 
     def missing(self, view: int, shard: int) -> bool:
         """Whether this process has to write a shard."""
-        mine = (view + shard) % self.num_workers == self.worker
+        mine = _whose(view, shard, self.num_workers) == self.worker
         return mine and not self.written(view, shard)
 
     def missing_of(self, view: int) -> list[int]:

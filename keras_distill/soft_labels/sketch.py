@@ -4,7 +4,7 @@ sketches = sketch.of(images)                # (batch, numbers) float32, in the g
 wrong = sketch.differ(stored, sketches)     # (batch,) of booleans, in NumPy
 
 Whole numbers and strings are compared exactly. Of other numbers equal examples have equal sketches but for
-rounding: a table may differ by 1e-5 of its size, maps and sequences by 1e-3, as another processor may decode
+rounding: tables and sequences may differ by 1e-5 of their size, maps by 1e-3, as another processor may decode
 a photo a little otherwise. Another example, order, crop or brightness has another sketch.
 """
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 _OF_LEAF = 6  # two projections and their size, of the values and of their logarithms
 _VALUES = 4096  # of an example at most, evenly spread, are looked at
-_TOLERANCE, _OF_TABLES = 1e-3, 1e-2  # tables: the product
+_TOLERANCE, _OF_TABLES = 1e-3, 1e-2  # tables and sequences: the product
 _OF_DARK = 3.0  # of pixels near 0 the logarithm changes most
 _EVERY = 7
 _LARGEST = 1e15
@@ -63,8 +63,9 @@ def _of_leaf(leaf, place: int):
         raise ValueError(
             "The inputs of the data set have no known number of axes: set their shape."
         )
-    # One large column must not hide the others: of logarithms too, which cost most.
-    if leaf.shape.rank < 3:
+    # One large column must not hide the others: of logarithms too, which cost most. Nor may an offset of
+    # all hide what varies.
+    if leaf.shape.rank < 4:
         values = _finite(values)
         parts = _projected(values, _OF_TABLES, place)
         parts += _projected(_logarithm(values), _OF_TABLES, place)
@@ -75,7 +76,7 @@ def _of_leaf(leaf, place: int):
 
 
 def _finite(values):
-    """Tables have gaps; to look for them in each pixel takes longer than all else."""
+    """Tables and sequences have gaps; to look for them in each pixel takes longer than all else."""
     return tf.where(tf.abs(values) < _LARGEST, values, 0.5)
 
 
@@ -86,7 +87,7 @@ def _logarithm(values):
 def _projected(values, scale: float, place: int) -> list:
     chosen = tf.shape(values)[1]
     count = tf.cast(tf.maximum(chosen, 1), tf.float32)
-    found = tf.matmul(values, tf.constant(_signs(place))[:chosen]) / tf.sqrt(count)
+    found = tf.matmul(values, tf.constant(_factors(place))[:chosen]) / tf.sqrt(count)
     size = tf.sqrt(tf.reduce_sum(tf.square(values), axis=1) / count)
     return [*tf.unstack(found, 2, axis=1), scale * size]
 
@@ -106,8 +107,13 @@ def _exact(values) -> tuple:
 
 
 @functools.cache
-def _signs(place: int) -> np.ndarray:
-    """Fixed ±1 `(values, 2)`, others for each leaf of the inputs."""
+def _factors(place: int) -> np.ndarray:
+    """Fixed normal numbers `(values, 2)`, others for each leaf of the inputs.
+
+    Of ±1 the sums of a few ones, as of one-hot rows, would often be the same. They come from a digest and a
+    sum, so that every machine and every version of NumPy has these.
+    """
     seed = f"keras_distill sketch {place}".encode()
-    bits = hashlib.shake_256(seed).digest(_VALUES * 2 // 8)
-    return (np.unpackbits(np.frombuffer(bits, np.uint8)).astype("float32") * 2 - 1).reshape(-1, 2)
+    uniform = np.frombuffer(hashlib.shake_256(seed).digest(_VALUES * 2 * 12 * 4), "<u4")
+    normal = uniform.reshape(-1, 2, 12).sum(axis=2, dtype="float64") / 2.0**32 - 6.0  # variance 1
+    return normal.astype("float32")

@@ -34,6 +34,23 @@ class Source:
         """Return tuples (x, y) of batches as the teacher is to see them; (x,) where there are no labels."""
         raise NotImplementedError
 
+    def first(self) -> tuple:
+        """Return the first of `batches` in view 0.
+
+        Raises:
+            ValueError: there is none.
+        """
+        with epoch.showing(0):
+            batch = next(iter(self.batches().take(1)), None)
+        if batch is None:
+            raise ValueError(f"The {self.of} has no examples.")
+        return batch
+
+    def most(self, of_first: int) -> int | None:
+        """Return how many examples there are, if no batch has more than the first, `of_first`; or None."""
+        batches = int(self.batches().cardinality())
+        return self.examples or (batches * of_first if batches > 0 else None)
+
     def joined(self, read: Callable, views: int) -> tf.data.Dataset:
         """Return the data set of the training, with the inputs `{INPUTS: x, TARGETS: labels}`.
 
@@ -71,6 +88,12 @@ class _Stream(Source):
                 f"The {of} has no end: give it before `repeat()`, or `take` as many batches as are to be "
                 "labelled."
             )
+        for spec in tf.nest.flatten(dataset.element_spec):
+            if not isinstance(spec, tf.TensorSpec):
+                raise ValueError(
+                    f"The {of} holds a {spec.value_type.__name__}, and labels belong to tensors whose rows "
+                    "are of one length: pad them (to_tensor(), padded_batch), or map with tf.sparse.to_dense."
+                )
         self._dataset, self.of = dataset, of
 
     def batches(self):
@@ -80,13 +103,13 @@ class _Stream(Source):
     def joined(self, read, views):
         """In the same order; what shuffles comes behind."""
 
-        def number(first, *data):
-            count = tf.shape(keras.tree.flatten(_x_y(*data)[0])[0], out_type=tf.int64)[0]
+        def number(first, data):
+            x = keras.utils.unpack_x_y_sample_weight(data)[0]
+            count = tf.shape(keras.tree.flatten(x)[0], out_type=tf.int64)[0]
             return first + count, (tf.range(first, first + count), data)
 
         @tf.autograph.experimental.do_not_convert
         def label(numbers, data):
-            data = data if len(data) > 1 else data[0]
             return _with_labels(data, lambda x: read(epoch.view() % views, numbers, x))
 
         numbered = self._dataset.scan(tf.constant(0, tf.int64), number)
@@ -97,8 +120,8 @@ def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
     """Return `dataset` as a `Source`.
 
     Args:
-        dataset: arrays x or (x, y) or (x, y, sample_weight), a `tf.data.Dataset` of batches, an
-            `ImageFolder`'s data set, or a `keras.utils.PyDataset`.
+        dataset: arrays x or (x, y) or (x, y, sample_weight), in a tuple (a list is of several inputs), a
+            `tf.data.Dataset` of batches, an `ImageFolder`'s data set, or a `keras.utils.PyDataset`.
         batch_size: of arrays.
         seed: of the order of arrays in a training.
 
@@ -113,7 +136,10 @@ def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
         return _Stream(_of_py_dataset(dataset), "PyDataset")
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if fit_data.are_arrays(parts):
-        return _Numbered(Indexed.arrays(fit_data.pack(*parts), batch_size, seed), "arrays")
+        arrays = epoch.tuples(
+            fit_data.pack(*parts)
+        )  # a list, of several inputs, is a tensor to tf.data
+        return _Numbered(Indexed.arrays(arrays, batch_size, seed), "arrays")
     raise ValueError(
         "SoftLabels takes arrays (x, or a tuple (x, y) or (x, y, sample_weight) of one length), a "
         f"tf.data.Dataset of batches, or a keras.utils.PyDataset, got {type(dataset).__name__}."
@@ -121,7 +147,7 @@ def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
 
 
 def _x_y(*data):
-    x, y, _ = keras.utils.unpack_x_y_sample_weight(data if len(data) > 1 else data[0])
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
     return (x,) if y is None else (x, y)
 
 

@@ -12,11 +12,12 @@ import importlib
 from typing import Any
 
 from keras_distill.network import Answer
+from keras_distill.teachers.average import EMATeacher
 from keras_distill.teachers.base import NoTeacher, Teacher
 from keras_distill.teachers.ensemble import Ensemble
-from keras_distill.teachers.following import EMATeacher, PastPredictions
 from keras_distill.teachers.function import CallableTeacher
 from keras_distill.teachers.model import ModelTeacher, as_teacher
+from keras_distill.teachers.past_predictions import PastPredictions
 from keras_distill.teachers.several import PerLoss
 
 __all__ = [

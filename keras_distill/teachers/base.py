@@ -69,8 +69,11 @@ class Teacher:
         """Whether `fold` makes a training faster."""
         return False
 
-    def fold(self) -> bool:
+    def fold(self, if_pays: bool = False) -> bool:
         """Called before a training: nobody is going to change the teacher's weights.
+
+        Args:
+            if_pays: of several teachers, whether only those are to be folded of which `folding_pays`.
 
         Returns:
             Whether `targets` has to be traced again.

@@ -1,6 +1,7 @@
 """Any function of NumPy arrays as a teacher."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,6 +50,27 @@ class CallableTeacher(Teacher):
         self._known = activation != "auto"
         self.inputs = inputs
 
+    @classmethod
+    def asked(cls, function: Callable, x, activation="auto", inputs=None) -> "CallableTeacher":
+        """Return the teacher that `function` is, after asking it about a batch.
+
+        Args:
+            function, activation, inputs: as above.
+            x: the inputs.
+
+        Raises:
+            ValueError: it does not answer with one row for each example.
+        """
+        x = select(x, inputs, "inputs")
+        answer = np.asarray(function(keras.tree.map_structure(ops.convert_to_numpy, x)))
+        rows = len(keras.tree.flatten(x)[0])
+        if answer.ndim < 2 or len(answer) != rows:
+            raise ValueError(
+                f"The teacher's function answered {rows} examples with an array of shape {answer.shape}; "
+                f"expected ({rows}, ..., classes)."
+            )
+        return cls(function, answer.shape[1:], activation, inputs)
+
     def targets(self, x, labels=None) -> Answer:
         """Return the function's answer to the batch `x`."""
         outputs = call_numpy(
@@ -90,7 +112,7 @@ class CallableTeacher(Teacher):
             raise ValueError(
                 f"The teacher's answers were taken for logits, but one batch of them looks like "
                 f"probabilities ({found}): pass CallableTeacher(..., activation='{found}'), or "
-                "activation='linear' if they are logits."
+                "activation='linear' if they are logits (to SoftLabels.build, teacher_activation=)."
             )
 
     def get_config(self) -> dict:
@@ -103,6 +125,11 @@ class CallableTeacher(Teacher):
             "This distiller's teacher is a Python callable, which cannot be saved: save `distiller.student`, "
             "or use `save_weights` and build the distiller again with the same teacher."
         )
+
+
+def is_function(teacher: Any) -> bool:
+    """Whether it is called with arrays, and neither a teacher nor a network."""
+    return callable(teacher) and not isinstance(teacher, Teacher | keras.Layer | type)
 
 
 def _shape(given) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """A Keras model that teaches: frozen, in inference, once per step."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -80,7 +82,7 @@ class ModelTeacher(Teacher):
         """Whether the model's weights are worth making constants."""
         return pays(self.model)
 
-    def fold(self) -> bool:
+    def fold(self, if_pays: bool = False) -> bool:
         """Make the model's weights constants of the step, see `folded.FoldedNetwork`."""
         if self._folded is not None:
             return False
@@ -145,6 +147,20 @@ def as_teacher(teacher: Any, inputs=None, activation="auto") -> Teacher:
         f"Teacher must be a keras.Model or one of keras_distill.teachers, got {type(teacher)}. "
         "Load a file with teachers.load; wrap a function with teachers.CallableTeacher."
     )
+
+
+@contextlib.contextmanager
+def as_it_was(teacher: Any) -> Iterator[None]:
+    """Within it a model may become a teacher, which freezes it; then all of it is as trainable as before."""
+    parts: list[Any] = []
+    if isinstance(teacher, keras.Model):
+        parts = [*all_layers(teacher), *teacher.weights]  # the outer before the inner
+    before = [(part, part.trainable) for part in parts]
+    try:
+        yield
+    finally:
+        for part, trainable in before:
+            part.trainable = trainable
 
 
 def _holder(layer: keras.Layer) -> keras.Model:

@@ -123,10 +123,12 @@ class Several(Teacher):
         """Whether it pays for one of them."""
         return any(teacher.folding_pays for teacher in self._distinct)
 
-    def fold(self) -> bool:
-        """Fold those that have weights."""
-        folded = [teacher.fold() for teacher in self._distinct if teacher.models]
-        return any(folded) if folded else super().fold()
+    def fold(self, if_pays: bool = False) -> bool:
+        """Fold those that have weights, or only those of which it pays."""
+        chosen = [one for one in self._distinct if one.folding_pays or (one.models and not if_pays)]
+        return (
+            any([one.fold(if_pays) for one in chosen]) if chosen else super().fold()
+        )  # each of them
 
     def unfold(self, if_set: bool = False) -> bool:
         """Unfold them."""

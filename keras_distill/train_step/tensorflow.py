@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import re
 import warnings
 
@@ -126,7 +127,7 @@ def call_numpy_flat(function, inputs, specs):
         try:
             return function(*arrays)
         except BaseException as error:  # KeyboardInterrupt too
-            _raised.append(error)
+            _raised.append((next(_numbers), error))
             raise
 
     dtypes = [tf.as_dtype(dtype) for _, dtype in specs]
@@ -138,7 +139,8 @@ def call_numpy_flat(function, inputs, specs):
 
 
 # TensorFlow hands on the text of an exception only.
-_raised: collections.deque[BaseException] = collections.deque(maxlen=8)
+_raised: collections.deque[tuple[int, BaseException]] = collections.deque(maxlen=8)
+_numbers = itertools.count()  # what comes later has a larger one
 
 
 _REQUIRED = re.compile(r"<keras_distill: (.+?)>")
@@ -154,13 +156,15 @@ def required(tensor, condition, sentence):
 @contextlib.contextmanager
 def plain_errors():
     """Within it, what `call_numpy_flat` and `required` found wrong leaves as a plain exception."""
+    begun = next(_numbers)
     try:
         yield
     except Exception as error:
-        # Only the text tells whose it is: another training may be running in another thread.
-        own = [
-            one for one in _raised if (str(one) or type(one).__name__) in f"{error} {type(error)}"
-        ]
+        # Nothing that an earlier training raised: "0", of a KeyError(0), is a part of most other texts. Of
+        # what came since, the text tells whose it is: another training may be running in another thread.
+        text = f"{error} {type(error)}"
+        since = [one for number, one in list(_raised) if number > begun]
+        own = [one for one in since if (str(one) or type(one).__name__) in text]
         if own:
             raise own[-1] from None
         if sentence := _REQUIRED.search(str(error)):

@@ -403,3 +403,41 @@ def test_a_robust_distiller_goes_on(tmp_path, kind):
 def test_numbers_that_cannot_be_meant_are_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         robust(compiled=False, **arguments)
+
+
+def test_each_fit_looks_at_the_bounds():
+    x, y = examples(8)
+    x = 1 / (1 + np.exp(-x))
+    model = robust(bounds=(0, 1))
+    model.compile("sgd", SCE, run_eagerly=True)
+    model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"the first batch has inputs from .* bounds=\(0, 255\)"):
+        model.fit(255 * x, y, verbose=0)
+    model.fit(x, y, verbose=0)
+    model.compile("sgd", SCE, run_eagerly=True)
+    with pytest.raises(ValueError, match="Attacks are kept within bounds"):
+        model.train_on_batch(255 * x, y)
+
+
+def test_the_adversary_is_made_of_the_arguments(tmp_path):
+    alone = kd.AdversarialDistiller(mlp(), mlp(), None)
+    assert [type(one).__name__ for one in alone.distillation_losses] == ["Adversarial"]
+    for given in (losses.Adversarial(), ["soft_targets", "adversarial"]):
+        with pytest.raises(ValueError, match="leave it out of distillation_losses, and give"):
+            kd.AdversarialDistiller(mlp(), mlp(), given, adversarial_weight=7.0)
+    own = layers.Dense(1)
+    model = kd.AdversarialDistiller(
+        mlp(),
+        mlp(),
+        distillation_loss_weights=[2.0],
+        adversarial_weight=kd.schedules.warm_up(3),
+        teacher_layer_name="hidden",
+        student_layer_name="hidden",
+        discriminator=own,
+    )
+    again = kd.AdversarialDistiller.from_config(model.get_config())
+    assert again.get_config()["adversarial_weight"] == model.get_config()["adversarial_weight"]
+    assert again.adversary.teacher_layer_name == again.adversary.student_layer_name == "hidden"
+    assert isinstance(again.adversary.discriminator, layers.Dense)
+    assert again.distillation_loss_weights[0] == 2.0
+    assert len(again.distillation_losses) == 2

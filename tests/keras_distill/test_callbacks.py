@@ -8,6 +8,8 @@ import keras_distill as kd
 from keras_distill import training_state
 from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of, with_state
 
+SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 
 class Killed(Exception):
     pass
@@ -106,3 +108,81 @@ def test_resume_trains_more_epochs_when_asked_and_not_fewer(tmp_path):
     assert done == [1, 2, 0]
     assert len(resume.history["loss"]) == 3
     assert np.isfinite(resume.history["loss"]).all()
+
+
+def simple(activation=None, loss=SCE, metrics=None, rate=0.001):
+    model = kd.Distiller(mlp(activation=activation), mlp(activation=activation), "soft_targets")
+    model.compile(keras.optimizers.Adam(rate), loss, metrics, run_eagerly=True)
+    return model
+
+
+def backed_up(folder):
+    return keras.callbacks.BackupAndRestore(str(folder / "backup"))
+
+
+def resumed(folder):
+    return kd.callbacks.Resume(folder / "state.npz")
+
+
+@pytest.mark.parametrize("make", [resumed, backed_up])
+def test_what_is_fitted_after_a_resumed_training_begins_at_its_beginning(make, tmp_path):
+    model = simple()
+
+    def fit(*callbacks):
+        fitted = model.fit(*examples(4), 2, 2, verbose=0, callbacks=list(callbacks))
+        return len(fitted.history.get("loss", []))
+
+    for _ in range(2):  # the resumed one too
+        with pytest.raises(Killed):
+            fit(make(tmp_path), KillIn(1))
+    assert fit() == 2
+    assert fit(make(tmp_path)) == 1
+    assert fit() == 2
+
+
+def test_of_a_plain_model_too(tmp_path):
+    model = mlp()
+    model.compile("sgd", SCE, run_eagerly=True)
+    done = []
+    for callbacks in ([KillIn(1)], [], None):
+        resume = [] if callbacks is None else [resumed(tmp_path)]
+        try:
+            fitted = model.fit(
+                *examples(4), 2, 2, verbose=0, callbacks=[*resume, *(callbacks or [])]
+            )
+            done.append(len(fitted.history["loss"]))
+        except Killed:
+            pass
+    assert done == [1, 2]
+
+
+def test_weights_of_an_epoch_that_is_not_finite_are_not_kept(tmp_path, monkeypatch):
+    # As under XLA and on several devices, where no step looks.
+    monkeypatch.setattr("keras_distill.train_step.tensorflow._guarded", lambda *_: [])
+    model = simple(rate=1e30)
+    kept = keras.callbacks.ModelCheckpoint(
+        str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True
+    )
+    with pytest.raises(ValueError, match=r"The loss became nan in epoch 2"):
+        model.fit(*examples(8), epochs=3, verbose=0, callbacks=[resumed(tmp_path), kept])
+    progress = training_state.read_progress(tmp_path / "state.npz")
+    assert progress.epochs == 1
+    assert np.isfinite(progress.history["loss"]).all()
+    assert [file.name for file in tmp_path.glob("*.h5")] == ["1.weights.h5"]
+
+
+@pytest.mark.parametrize("often", [2, [1, 3]])
+def test_the_history_has_columns_with_gaps_and_of_vectors(often, tmp_path):
+    x, y = examples(4)
+    y = np.eye(3, dtype="float32")[y]
+    model = simple("softmax", "categorical_crossentropy", [keras.metrics.F1Score()])
+    resume = kd.callbacks.Resume(tmp_path / "state.npz", delete=False)
+    found = model.fit(
+        x, y, epochs=3, verbose=0, validation_data=(x, y), validation_freq=often, callbacks=[resume]
+    ).history
+    assert set(resume.history) == set(found)
+    for name, column in found.items():
+        np.testing.assert_array_equal(resume.history[name], np.asarray(column, "float64"))
+    assert len(found["val_f1_score"]) == (1 if often == 2 else 2)
+    assert np.shape(resume.history["f1_score"]) == (3, 3)
+    assert training_state.read_progress(tmp_path / "state.npz").history == resume.history

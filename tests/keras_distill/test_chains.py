@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill.begun_with import describe, differences
 from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of, with_state
 
 
@@ -203,3 +204,57 @@ def test_what_cannot_be_meant_is_refused():
         kd.born_again(lambda: one, *examples(8), generations=1, loss=SCE, verbose=0)
     with pytest.raises(ValueError, match="generations must be a whole number"):
         kd.born_again(mlp, *examples(8), generations=0, loss=SCE)
+
+
+def test_a_history_out_of_a_folder_has_the_columns_of_validation(tmp_path):
+    arguments = {
+        "validation_data": examples(4),
+        "validation_freq": 2,
+        "batch_size": 24,
+        "epochs": 2,
+    }
+    (kept,) = chained(plain(), tmp_path, **arguments)
+    (expected,) = chained(plain(), **arguments)
+    assert kept == expected
+    assert len(kept["val_loss"]) == 1
+
+
+def plain(count=2):
+    keras.utils.set_random_seed(1)
+    return [mlp(width=width) for width in (16, 8, 4)[:count]]
+
+
+def test_a_checkpoint_is_of_one_training(tmp_path):
+    def checkpoint(number):
+        name = str(tmp_path / f"{number}.weights.h5")
+        return kd.callbacks.StudentCheckpoint(
+            name, monitor="loss", save_best_only=True, save_weights_only=True
+        )
+
+    def few(models, given):
+        return chained(models, epochs=1, batch_size=24, callbacks=given)
+
+    one = checkpoint("all")
+    for given in (one, [one], lambda i: one):
+        with pytest.raises(ValueError, match=r"give callbacks= a function from a network's number"):
+            few(plain(3), given)
+    few(plain(), one)  # there is but one training
+    models = plain(3)
+    few(models, lambda i: [checkpoint(i)])
+    for number in (1, 2):
+        kept = plain(3)[number]
+        kept.load_weights(tmp_path / f"{number}.weights.h5")
+        assert equal_weights(weights_of(kept), weights_of(models[number]))
+    seen = []
+    kd.born_again(
+        mlp, *examples(8), generations=1, loss=SCE, verbose=0, callbacks=seen.append, teacher=mlp()
+    )
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("key", ["name", "seed", "text"])
+def test_inputs_of_any_name_are_compared_and_names_of_layers_are_not(key):
+    first, second = ({"x": {key: np.full(3, i), "tokens": np.ones(3)}} for i in (0, 1))
+    assert differences(describe(first), describe(second))
+    first, second = ({"student": mlp(name=name)} for name in ("first", "second"))
+    assert not differences(describe(first), describe(second))

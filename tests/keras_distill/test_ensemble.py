@@ -288,3 +288,21 @@ def test_its_answers_are_stored_with_the_labels_they_need(tmp_path):
     other = kd.teachers.Ensemble([mlp(width=8), mlp(width=12)], "confidence")
     with pytest.raises(ValueError, match="holds other labels: their teacher is"):
         kd.SoftLabels.build(other, (x, y), tmp_path, dtype="float32", verbose=False)
+
+
+@pytest.mark.parametrize("weighting", ["mean", "entropy", "confidence"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_class_that_a_teacher_excludes(weighting, kind):
+    without = np.array([[2.0, 0.0, -np.inf], [0.0, 1.0, -np.inf]])
+    far = np.where(np.isinf(without), -1e4, without)
+    other = np.array([[1.0, 0.0, 0.5], [3.0, 0.0, 0.0]])
+    labels = np.array([2, 0]) if kind == "softmax" else np.array([[0, 1, 1], [1, 0, 0]])
+    found, expected = (
+        kd.teachers.Ensemble(
+            [Fixed(one), Fixed(other)], weighting, independent_labels=kind == "sigmoid"
+        ).targets(None, labels)
+        for one in (without, far)
+    )
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5)
+    assert np.isfinite(np.asarray(found.logits)).all()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill import train_step
 from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of, with_state
 
 SCE = "sparse_categorical_crossentropy"
@@ -154,3 +155,16 @@ def test_large_gradients_and_gradients_of_several_types_are_finite():
     model.compile(keras.optimizers.SGD(0.01, clipvalue=1.0), loss=SCE)
     model.train_on_batch(x, y)
     assert finite(model.student)
+
+
+def test_an_error_of_an_earlier_training_is_not_told_again():
+    def lost(x):
+        raise KeyError(0)
+
+    model = distiller(kd.teachers.CallableTeacher(lost, 3, "linear"), mlp())
+    with pytest.raises(KeyError):
+        model.train_on_batch(*examples(8))
+    with pytest.raises(ZeroDivisionError, match="10"), train_step.plain_errors():
+        raise ZeroDivisionError("10 of another kind")
+    with pytest.raises(KeyError):
+        model.train_on_batch(*examples(8))

@@ -626,3 +626,26 @@ def test_half_precision_answers_the_same():
     keras.config.set_dtype_policy("float32")
     found, expected = soft_losses(teacher, mlp(), examples(8)[0])
     assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("why", ["unbuilt", "large"])
+def test_auto_folds_those_of_several_teachers_that_it_pays_for(why, monkeypatch, tmp_path):
+    x, y = examples(8)
+    other = mlp(width=64) if why == "large" else keras.Sequential([layers.Dense(3)])
+    if why == "large":
+        monkeypatch.setattr(folded, "PAYING_BYTES", 4 * other.count_params() - 1)
+        monkeypatch.setattr(folded, "MOST_BYTES", 4 * other.count_params() - 1)
+    ensemble = kd.teachers.Ensemble([mlp(), other])
+    kd.SoftLabels.build(ensemble, (x, y), tmp_path, verbose=False)
+    if why == "unbuilt":
+        other = keras.Sequential([layers.Dense(3)])
+        ensemble = kd.teachers.Ensemble([mlp(), other])
+    model = distiller(ensemble, mlp())
+    model.compile("sgd", SCE, run_eagerly=False)
+    model.begin(anew=True)
+    assert [one._folded is not None for one in ensemble.members.values()] == [True, False]
+    assert np.isfinite(np.asarray(ensemble.targets(x).logits)).all()
+    model.compile("sgd", SCE, fold_teacher=True)
+    if why == "large":
+        with pytest.raises(ValueError, match="can be constants; or use fold_teacher='auto'"):
+            model.begin(anew=True)

@@ -49,7 +49,7 @@ def test_the_loss_is_that_of_the_paper(activation):
     end = logits.pop("final")
     soft = sum(soft_targets(end, z, 3.0) for z in logits.values())
     squares = sum(
-        ((features[name] - features["stage2"]) ** 2).mean() for name in ("exit_1", "exit_2")
+        ((features[name] - features["final"]) ** 2).mean() for name in ("exit_1", "exit_2")
     )
     model = kd.SelfDistiller(cnn(activation), student_loss_weight=0.7, feature_weight=0.5)
     for head, other in zip(model._exit_heads, _heads_of(activation), strict=True):
@@ -186,7 +186,7 @@ def test_a_flat_network():
     model = compiled(kd.SelfDistiller(flat(), exits="h1"), run_eagerly=True)
     said = model.forward(x, training=False)
     assert model.exits == ["h1"]
-    assert said.inner["exit_1"].shape == said.inner["h3"].shape == (12, 5)
+    assert said.inner["exit_1"].shape == said.inner["final"].shape == (12, 5)
     assert np.isfinite(model.fit(x, np.arange(12) % 3, verbose=0).history["loss"][0])
 
 
@@ -210,3 +210,19 @@ def test_the_model_is_exported_without_its_exits(monkeypatch):
     model = kd.SelfDistiller(cnn())
     monkeypatch.setattr(model.student, "export", lambda path, **arguments: (path, arguments))
     assert model.export("folder", format="onnx") == ("folder", {"format": "onnx"})
+
+
+def test_a_layer_may_have_the_name_of_an_exit():
+    def losses_of(name):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8,))
+        x = layers.Dense(6, activation="relu", name="a")(inputs)
+        x = layers.Dense(6, activation="relu", name=name)(x)
+        model = kd.SelfDistiller(keras.Model(inputs, layers.Dense(3)(x)), exits=["a"], last=name)
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True), run_eagerly=True)
+        x = np.random.default_rng(0).normal(size=(12, 8)).astype("float32")
+        return model.train_on_batch(x, np.arange(12) % 3, return_dict=True)
+
+    found = losses_of("exit_1")
+    assert found["features_exit_1"] > 0
+    assert found == losses_of("b")

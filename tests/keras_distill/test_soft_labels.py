@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import types
+import urllib.error
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from keras import layers
 
 import keras_distill as kd
 from keras_distill import epoch
-from keras_distill.soft_labels import sketch
+from keras_distill.soft_labels import manifest
 
 COUNT, SIZE = 40, 8
 SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -315,47 +316,6 @@ def test_what_changes_each_time_it_is_read_is_refused_before_it_is_labelled(arra
         labels.attach(ordered)
 
 
-RNG = np.random.default_rng(0)
-TOKENS = RNG.integers(0, 20_000, (50, 30))
-STAMPED = np.concatenate(
-    [1.7e9 + RNG.integers(0, 3 * 86_400, (50, 1)), RNG.normal(size=(50, 9))], 1
-)
-STAMPED = STAMPED.astype("float32")
-
-
-@pytest.mark.parametrize(
-    ("x", "other"),
-    [
-        (TOKENS, TOKENS + 1),
-        (TOKENS, np.where(np.arange(30) == 7, TOKENS + 1, TOKENS)),
-        (TOKENS, np.roll(TOKENS, 1, axis=1)),
-        (TOKENS.astype("float32"), TOKENS.astype("float32") + 1),
-        (STAMPED, np.roll(STAMPED, 1, axis=0)),
-        (STAMPED, STAMPED * np.where(np.arange(10) == 0, 1, -1)),
-        (TOKENS > 10_000, TOKENS > 10_001),
-        (TOKENS.astype("str"), np.roll(TOKENS, 1, axis=0).astype("str")),
-        (RNG.random((50, 4, 4)), RNG.random((50, 4, 4))),
-    ],
-)
-def test_sketches_tell_what_differs(x, other):
-    first, second, same = (sketch.of(tf.constant(one)).numpy() for one in (x, other, x.copy()))
-    assert first.shape == (50, sketch.numbers(x))
-    assert not sketch.differ(first, same).any()
-    changed = np.any(x != other, axis=tuple(range(1, x.ndim)))
-    np.testing.assert_array_equal(sketch.differ(first, second.astype("float32")), changed)
-
-
-def test_sketches_forgive_rounding():
-    photos = RNG.uniform(0, 255, (50, 16, 16, 3))
-    for x, other in (
-        (STAMPED, np.nextafter(STAMPED, np.float32(0))),
-        (photos, photos * 1.0002),
-        (np.where(photos > 250, np.nan, photos), np.where(photos > 250, np.nan, photos)),
-    ):
-        pair = (sketch.of(tf.constant(one, "float32")).numpy() for one in (x, other))
-        assert not sketch.differ(*pair).any()
-
-
 def test_fit_without_attach_is_told(teacher, arrays, tmp_path):
     labels = build(teacher, arrays, tmp_path)
     with pytest.raises(ValueError, match=r"give fit what labels.attach\(dataset\) returns"):
@@ -427,8 +387,10 @@ def test_a_flipped_byte_is_found_and_named(teacher, arrays, tmp_path):
     labels.attach(arrays)
     manifest = tmp_path / "manifest.json"
     text = manifest.read_text()
+    of_version = text.index('"version": ') + len('"version": ')
     damaged = [
-        text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :] for at in (5, 60, len(text) // 2)
+        text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+        for at in (5, 60, len(text) // 2, of_version)
     ]
     for one in (*damaged, "[]", "", '{"a": 1}'):
         manifest.write_text(one)
@@ -440,7 +402,9 @@ def test_a_manifest_of_another_version(arrays, tmp_path):
     build(named(), arrays, tmp_path)
     content = json.loads((tmp_path / "manifest.json").read_text())
     for version, sentence in ((99, "update it"), (1, "label anew into another folder")):
+        del content["checksum"]
         content["version"] = version
+        content["checksum"] = manifest._checksum(content)
         (tmp_path / "manifest.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=f"has version {version}, .* {sentence}"):
             kd.SoftLabels(tmp_path)
@@ -556,6 +520,7 @@ def test_a_teacher_that_raises_says_what_it_said(arrays, tmp_path):
     for error in (
         RuntimeError("the service is down"),
         ConnectionError("reset"),
+        urllib.error.URLError("503"),  # an OSError, and not the disk's
         KeyboardInterrupt(),
     ):
 
@@ -633,3 +598,176 @@ def test_a_read_only_folder_or_a_full_disk(teacher, arrays, tmp_path, monkeypatc
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Make room, or give another folder"):
         build(teacher, arrays, tmp_path / "file" / "labels")
+
+
+def test_a_model_that_has_labelled_can_be_trained(arrays, tmp_path):
+    model = cnn(4)
+    model.layers[1].trainable = False
+
+    def flags():
+        return [layer.trainable for layer in (model, *model.layers)]
+
+    before = flags()
+    build(model, arrays, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"teacher are wanted|no layer"):
+        build(model, arrays, tmp_path / "b", features="none")
+    assert flags() == before
+
+
+def test_a_function_labels(arrays, tmp_path):
+    def ask(x):
+        return np.tile(x["photo"].mean((1, 2))[:, None], (1, 2, 1))
+
+    x = {"photo": arrays[0]}
+    labels = build(ask, x, tmp_path / "a", teacher_activation="linear")
+    assert labels.manifest.fields[1].shape == (2, 3)
+    build(ask, x, tmp_path / "a", teacher_activation="linear")
+    build(lambda x: x.mean((1, 2)) - 9, x, tmp_path / "b", teacher_inputs="photo")
+    with pytest.raises(
+        ValueError, match=r"7 examples with an array of shape \(3,\); expected \(7, "
+    ):
+        build(lambda x: x["photo"].mean((0, 1, 2)), x, tmp_path / "c")
+    for other in ("resnet", layers.Dense(3), 3):
+        with pytest.raises(ValueError, match=r"Teacher must be a keras\.Model or one of"):
+            build(other, x, tmp_path / "c")
+
+
+def test_a_class_that_the_teacher_excludes_stays_so(arrays, tmp_path):
+    excluding = kd.teachers.CallableTeacher(
+        lambda x: x[:, 0, 0] + np.array([0, -np.inf, 0]), 3, "linear"
+    )
+    for _ in range(2):
+        labels = build(excluding, arrays, tmp_path)
+    batch = next(iter(labels.attach(arrays)))[0]
+    assert np.isneginf(labels.targets(batch).logits[:, 1]).all()
+    other = kd.teachers.CallableTeacher(lambda x: x[:, 0, 0], 3, "linear")
+    other.function.__qualname__ = excluding.function.__qualname__
+    with pytest.raises(ValueError, match="holds labels of another teacher"):
+        build(other, arrays, tmp_path)
+
+
+def ahead(arrays):
+    """Batches that are made before they are asked for."""
+    return stream(arrays, 4).prefetch(4)
+
+
+def test_each_epoch_begins_anew_with_its_view(teacher, arrays, tmp_path):
+    labels, student = build(teacher, ahead(arrays), tmp_path, views=2), cnn(3)
+    joined = labels.attach(ahead(arrays))
+    model = kd.Distiller(labels, student, "soft_targets")
+    model.compile(keras.optimizers.SGD(0.0), SCE, run_eagerly=True)
+    found, expected = (
+        model.fit(data, epochs=2, steps_per_epoch=steps, verbose=0).history["distillation_loss"]
+        for data, steps in ((joined, 2), (joined.take(2), None))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[0] != pytest.approx(found[1], rel=1e-5)
+    for steps in (None, 2):
+        with pytest.raises(ValueError, match=r"leave out repeat\(\); fit repeats by itself"):
+            model.fit(joined.repeat(), steps_per_epoch=steps, verbose=0)
+
+
+def uneven(arrays):
+    """Two data sets, each of which ends in a batch that is not full."""
+    halves = ([one[:18] for one in arrays], [one[18:36] for one in arrays])
+    first, second = (stream(tuple(half)) for half in halves)
+    return first.concatenate(second)
+
+
+def shown(arrays, count):
+    return stream(tuple(one[:count] for one in arrays))
+
+
+def of_unknown_length(arrays, count):
+    return stream(arrays).unbatch().filter(lambda x, y: True).take(count).batch(7)
+
+
+@pytest.mark.parametrize("make", [shown, of_unknown_length])
+def test_data_of_another_length_is_refused_where_all_is_labelled(arrays, tmp_path, make):
+    build(named(), make(arrays, 20), tmp_path)
+    for count in (40, 10):
+        with pytest.raises(
+            ValueError, match=f"has {count} examples in view 0, and 20 were expected"
+        ):
+            build(named(), make(arrays, count), tmp_path)
+    build(named(), make(arrays, 20), tmp_path)
+
+
+def test_batches_of_any_lengths_are_no_other_data(arrays, tmp_path):
+    for _ in range(2):
+        build(named(), uneven(arrays), tmp_path)
+
+
+def test_room_is_looked_for_where_the_number_of_batches_is_known(
+    arrays, tmp_path, monkeypatch, capsys
+):
+    build(named(), stream(arrays), tmp_path / "a", views=2, verbose=True)
+    each = kd.SoftLabels(tmp_path / "a").manifest.dtype.itemsize + 16
+    expected = f"Labels of 2 views of up to 42 examples: up to {2 * 42 * each:,} bytes in "
+    assert expected in capsys.readouterr().out
+    build(named(), of_unknown_length(arrays, 9), tmp_path / "b", verbose=True)
+    assert f"Labels of 1 views of each example: {each} bytes in" in capsys.readouterr().out
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"The labels take .* has 1,000 bytes left"):
+        build(named(), stream(arrays), tmp_path / "c")
+
+
+def test_a_saved_distiller_finds_its_labels_from_elsewhere(arrays, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    labels = build(named(count=5), arrays, "labels")
+    model = kd.Distiller(labels, cnn(3), "soft_targets")
+    model.compile("sgd", SCE)
+    model.save("d.keras")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert keras.models.load_model(tmp_path / "d.keras").teacher.path == tmp_path / "labels"
+    labels.attach(arrays)
+
+
+def test_what_a_killed_worker_had_begun_is_removed_by_the_next(arrays, tmp_path):
+    build(named(), arrays, tmp_path)
+    (path,) = tmp_path.glob("*/*.tfrecord")
+    path.unlink()
+    parts = [path.with_name(f".labels-{i:06}.tfrecord.00c0ffee.part") for i in (0, 1)]
+    for part in parts:
+        part.touch()
+    build(named(), arrays, tmp_path, worker=0, num_workers=2)
+    assert [part.exists() for part in parts] == [False, True]  # that is the other's
+
+
+def test_shapes_that_cannot_be_joined_are_told(arrays, tmp_path):
+    ragged = tf.ragged.constant([[1, 2], [3], [4, 5, 6]])
+    sparse = tf.sparse.from_dense(np.eye(3))
+    for x in (ragged, sparse):
+        data = tf.data.Dataset.from_tensor_slices((x, [0, 1, 0])).batch(2)
+        with pytest.raises(ValueError, match=f"holds a {type(x).__name__}, .* pad them"):
+            build(named(), data, tmp_path)
+
+
+class Pair(keras.utils.PyDataset):
+    """One batch of two inputs without labels."""
+
+    def __init__(self, arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return ([self.arrays[0], self.arrays[0][:, 0]],)
+
+
+@pytest.mark.parametrize("kind", ["list", "py"])
+def test_a_list_is_of_several_inputs(arrays, tmp_path, kind):
+    x = arrays[0]
+    data = [x, x[:, 0]] if kind == "list" else Pair(arrays)
+    labels = build(lambda x: x[0][:, 0, 0] + x[1].mean(1), data, tmp_path)
+    spec = labels.attach(data).element_spec
+    inputs = (spec if isinstance(spec, dict) else spec[0])["inputs"]
+    assert [one.shape[1:] for one in inputs] == [(8, 8, 3), (8, 3)]
+
+
+def test_labels_in_a_list_are_an_input_too_many(teacher, arrays, tmp_path):
+    with pytest.raises(ValueError, match="input"):
+        build(teacher, list(arrays), tmp_path)

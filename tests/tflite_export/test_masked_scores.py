@@ -18,6 +18,14 @@ def attention(dropout, **how):
     return lambda x: layer(x, x, **how)
 
 
+def of_keras(layer, **how):
+    def of(x):
+        query = layers.Dense(WIDTH, kernel_initializer="orthogonal")(x)
+        return layer([query, x], **how)
+
+    return of
+
+
 def softmax_with(value):
     def of(x):
         there = ops.any(ops.not_equal(x, 0), axis=-1)
@@ -32,6 +40,9 @@ NETWORKS = {
     "causal": attention(0.0, use_causal_mask=True),
     "-3e4": softmax_with(-3e4),
     "-infinity": softmax_with(-np.inf),
+    "Attention, causal": of_keras(layers.Attention(), use_causal_mask=True),
+    "Attention, padding": of_keras(layers.Attention()),
+    "AdditiveAttention": of_keras(layers.AdditiveAttention(), use_causal_mask=True),
 }
 
 
@@ -55,3 +66,19 @@ def test_a_constant_that_is_near_the_scores_changes_no_range():
     names = [flatbuffer.text(t.name) for t in flatbuffer.read(content).subgraphs[0].tensors]
     measured = {name: {"min": np.array([-5.0]), "max": np.array([1.0])} for name in names}
     assert with_near_masks(content, measured) == measured
+
+
+def test_a_constant_that_somebody_else_means_keeps_its_range():
+    inputs = keras.Input((4,))
+    far = ops.where(inputs > 0, inputs, inputs - 1e9)
+
+    def found(outputs):
+        content = convert(keras.Model(inputs, outputs)).content
+        graph = flatbuffer.read(content).subgraphs[0]
+        names = [flatbuffer.text(tensor.name) for tensor in graph.tensors]
+        measured = {name: {"min": np.array([-5.0]), "max": np.array([1.0])} for name in names}
+        return with_near_masks(content, measured) != measured
+
+    assert found(far)
+    assert not found([far, inputs * 1e9])
+    assert not found([far, inputs - 1e9])

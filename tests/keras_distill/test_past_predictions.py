@@ -1,4 +1,4 @@
-"""Teachers made of the student: its average, and what it said before."""
+"""What the student said before softens its labels."""
 
 import keras
 import numpy as np
@@ -8,15 +8,7 @@ import tensorflow as tf
 import keras_distill as kd
 from keras_distill import epoch
 from tests.golden.response import softmax
-from tests.keras_distill.networks import (
-    Subclassed,
-    equal_weights,
-    examples,
-    mlp,
-    weights_of,
-    with_a_break,
-    with_state,
-)
+from tests.keras_distill.networks import equal_weights, examples, mlp, weights_of
 
 SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -24,89 +16,6 @@ SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 def compiled(model, rate=0.1, **options):
     model.compile(keras.optimizers.SGD(rate), SCE, **options)
     return model
-
-
-# The average
-
-
-def test_the_average_follows_the_student_and_not_the_other_way_round():
-    x, y = examples(24)
-    student = with_state()
-    teacher = kd.teachers.EMATeacher(momentum=0.9)
-    model = compiled(kd.Distiller(teacher, student, "soft_targets"))
-    average = weights_of(student)
-    for step in range(30):
-        model.train_on_batch(x[:8], y[:8])
-        m = min(0.9, 1 - 1 / (step + 2))
-        average = [m * a + (1 - m) * s for a, s in zip(average, weights_of(student), strict=True)]
-    for found, expected in zip(weights_of(teacher.model), average, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    assert not equal_weights(weights_of(teacher.model), weights_of(student))
-    assert all(not v.trainable for v in teacher.model.variables)
-
-
-def test_the_average_teaches():
-    x, y = examples(24)
-    student = mlp()
-    teacher = kd.teachers.EMATeacher(momentum=0.5)
-    loss = kd.losses.SoftTargets()
-    model = compiled(kd.Distiller(teacher, student, loss))
-    model.train_on_batch(x, y)
-    before, now = teacher.model(x), student(x)
-    logs = model.train_on_batch(x, y, return_dict=True)
-    expected = float(loss.compute_loss(before, now))
-    assert expected > 0
-    assert logs["soft_targets"] == pytest.approx(expected, rel=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["save", "save_weights", "resume"])
-def test_the_average_is_saved_with_the_training(tmp_path, kind):
-    x, y = examples(24)
-
-    def make():
-        keras.utils.set_random_seed(1)
-        return compiled(kd.Distiller(kd.teachers.EMATeacher(0.9), with_state(), "soft_targets"))
-
-    whole, again = with_a_break(kind, make, x, y, tmp_path)
-    assert equal_weights(weights_of(again.student), weights_of(whole.student))
-    assert equal_weights(weights_of(again.teacher.model), weights_of(whole.teacher.model))
-
-
-def test_an_average_beside_another_teacher_and_of_a_subclassed_student():
-    x, y = examples(24)
-    student = Subclassed()
-    with pytest.raises(ValueError, match="has no weights yet: call it on a batch first"):
-        kd.Distiller(kd.teachers.EMATeacher(), student, "soft_targets")
-    student(x)
-    teachers = [mlp(width=16), kd.teachers.EMATeacher(0.5)]
-    terms = [kd.losses.SoftTargets(), kd.losses.SoftTargets(name="average")]
-    model = compiled(kd.Distiller(teachers, student, terms, student_activation="linear"))
-    history = model.fit(x, y, epochs=3, verbose=0).history
-    assert history["average"][-1] > 0
-    ensemble = kd.teachers.Ensemble([mlp(width=16), kd.teachers.EMATeacher(0.5)])
-    model = compiled(kd.Distiller(ensemble, mlp(), "soft_targets"))
-    before = weights_of(ensemble.members["1"].model)
-    model.fit(x, y, epochs=2, verbose=0)
-    assert not equal_weights(before, weights_of(ensemble.members["1"].model))
-
-
-@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan"), "0.9"])
-def test_a_momentum_outside_is_refused(momentum):
-    with pytest.raises(ValueError, match=r"momentum must be a number, 0 to 1, got .*; below 1"):
-        kd.teachers.EMATeacher(momentum)
-
-
-def test_an_average_follows_one_student_and_has_no_answers_to_store(tmp_path):
-    x, _ = examples(8)
-    teacher = kd.teachers.EMATeacher()
-    kd.Distiller(teacher, mlp(), "soft_targets")
-    with pytest.raises(ValueError, match="follows another student"):
-        kd.Distiller(teacher, mlp(), "soft_targets")
-    with pytest.raises(ValueError, match="change in every step: they cannot be stored"):
-        kd.SoftLabels.build(teacher, x, tmp_path, verbose=False)
-
-
-# What was said before
 
 
 def past(folder=None, epochs=4, run_eagerly=True, **arguments):
@@ -312,7 +221,7 @@ def test_numbers_outside_and_missing_labels_are_refused(tmp_path, kept):
 
 
 def test_several_devices_are_refused(monkeypatch):
-    monkeypatch.setattr("keras_distill.teachers.following.replicas", lambda: 2)
+    monkeypatch.setattr("keras_distill.teachers.past_predictions.replicas", lambda: 2)
     with pytest.raises(
         ValueError, match="PastPredictions is for one device, and this strategy has 2"
     ):
@@ -330,3 +239,28 @@ def test_several_devices_are_refused(monkeypatch):
 def test_what_cannot_be_meant_is_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         kd.teachers.PastPredictions(*arguments)
+
+
+def test_what_is_not_seen_in_an_epoch_is_remembered_on_disk_too(tmp_path):
+    inputs, y = data()
+    found = []
+    for folder in (None, tmp_path):
+        model = past(folder, epochs=4)
+        # Each epoch sees the first half of its own order.
+        fitted = model.fit(inputs, y, batch_size=12, steps_per_epoch=1, epochs=4, verbose=0)
+        found.append(fitted.history["loss"])
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
+
+
+def test_labels_that_are_probabilities_stay_so():
+    teacher = kd.teachers.PastPredictions(4, 3, 4)
+    given = np.array([[0.1, 0.8, 0.1], [0.4, 0.35, 0.25], [0, 0, 0]], "float32")
+    index = {"index": tf.constant([0, 1, 2])}
+    found = np.asarray(teacher.targets(index, given).outputs)
+    np.testing.assert_allclose(found, [*given[:2], [1 / 3] * 3], rtol=1e-6)
+    said = np.log(np.full((3, 3), 1 / 3, "float32"))
+    teacher.update(index, kd.teachers.Answer(said, said, "linear"))
+    epoch.begin(1)
+    found = np.asarray(teacher.targets(index, given).outputs)
+    epoch.begin(0)
+    np.testing.assert_allclose(found[:2], 0.6 * given[:2] + 0.4 / 3, rtol=1e-5)
