@@ -5,12 +5,17 @@
 Three things are added to the flatbuffer: TFLite metadata (schema "M001", what MediaPipe Tasks and
 Android Studio read), the labels as a text file in a zip at the end of the `.tflite`, and a few notes
 of our own in JSON (what the graph does to pixels by itself, which the schema has no field for).
+
+MediaPipe's ImageClassifier wants one RGB picture, uint8 or float32; for float32 a normalisation, and in it
+one mean and one deviation for all channels. A uint8 file may have one for each: its graph applies them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +27,20 @@ from tflite_export.metadata_schema import Metadata, TensorMetadata
 from tflite_export.normalization import Normalization
 from tflite_export.runtime import content_of
 
-__all__ = ["Metadata", "TensorMetadata", "embed", "own_notes", "read_metadata"]
+__all__ = [
+    "Metadata",
+    "TensorMetadata",
+    "embed",
+    "own_notes",
+    "read_metadata",
+    "with_score_threshold",
+]
 
 ENTRY = "TFLITE_METADATA"
 NOTES = "tflite_export"
 LABELS_FILE = "labels.txt"
-_LARGEST_LABELS = 64 << 20
+_LARGEST_LABELS = 16 << 20
+_UNCHANGED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
 
 
 def embed(
@@ -37,42 +50,100 @@ def embed(
     labels: Sequence[str] | None = None,
     normalization: Mapping[str, Normalization] | None = None,
     in_graph: Mapping[str, Any] | None = None,
+    *,
+    version: str | None = None,
+    author: str | None = None,
+    license: str | None = None,
 ) -> bytes:
     """The file with its metadata; a zip with the labels behind it.
 
     Args:
         content: a file with named inputs and outputs.
+        name, description, version, author, license: of the model, in the maker's words.
         labels: class names of the first output whose last axis has as many entries.
         normalization: by input name.
         in_graph: the inputs among them whose pixels the graph normalises by itself.
 
     Raises:
-        ValueError: the labels' number is not an output's, or a label has a line break or is empty.
+        ValueError: the labels' number is not an output's, a label has a line break or is empty, or
+            a text is none.
     """
+    words = {"name": name, "description": description, "version": version}
+    words |= {"author": author, "license": license}
+    for argument, value in words.items():
+        _require_text(argument, value)
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     normalization, in_graph = normalization or {}, in_graph or {}
     inputs = [_input(graph.tensors[i], normalization, in_graph) for i in map(int, graph.inputs)]
-    outputs = [TensorMetadata(flatbuffer.text(o.name)) for o in model.signatureDefs[0].outputs]
+    outputs = [_output(model, one) for one in model.signatureDefs[0].outputs]
     if labels is not None:
         place = _labelled(graph, labels)
-        outputs[place] = TensorMetadata(outputs[place].name, label_file=LABELS_FILE)
-    described = Metadata(name, description, tuple(inputs), tuple(outputs))
+        outputs[place] = dataclasses.replace(
+            outputs[place],
+            description=f"Scores of {len(labels)} classes, in the order of {LABELS_FILE}.",
+            label_file=LABELS_FILE,
+        )
+    described = Metadata(name, description, tuple(inputs), tuple(outputs), labels=None,
+                         version=version, author=author, license=license)  # fmt: skip
     notes = {
         "version": 1,
         "normalization": {n: v.to_json() for n, v in normalization.items()},
         "normalized_in_graph": {n: normalization[n].to_json() for n in in_graph},
     }
-    _attach(model, ENTRY, metadata_schema.pack(described))
     _attach(model, NOTES, json.dumps(notes).encode())
+    return _written(model, described, labels)
+
+
+def with_score_threshold(content: bytes, threshold: float) -> bytes:
+    """The same file with a threshold at the labelled output: MediaPipe Tasks leaves out what scores less.
+
+    Args:
+        content: a file that `export` wrote; of others, not all metadata would be kept.
+
+    Raises:
+        ValueError: the file has no labels or is not one of ours, or the threshold is not finite.
+    """
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold={threshold!r}: give a finite score.")
+    found = read_metadata(content)
+    if found.labels is None or not own_notes(content):
+        raise ValueError(
+            "A score threshold belongs to classes: give a file that export() wrote with labels=."
+        )
+    outputs = [
+        dataclasses.replace(o, score_threshold=float(threshold)) if o.label_file else o
+        for o in found.outputs
+    ]
+    described = dataclasses.replace(found, outputs=tuple(outputs))
+    return _written(flatbuffer.read(content), described, found.labels)
+
+
+def _written(model: Any, described: Metadata, labels: Sequence[str] | None) -> bytes:
+    _attach(model, ENTRY, metadata_schema.pack(described))
     result = flatbuffer.write(model)
     if labels is None:
         return result
     stream = io.BytesIO(result)
     with zipfile.ZipFile(stream, "a") as archive:
         # A fixed date: the same model gives the same bytes.
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(labels))
+        file = next(o.label_file for o in described.outputs if o.label_file)
+        archive.writestr(zipfile.ZipInfo(file), "\n".join(labels))
     return stream.getvalue()
+
+
+def _require_text(argument: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and _can_be_stored(value)):
+        raise ValueError(
+            f"{argument}={value!r}: give text that UTF-8 can hold, without NUL, or None."
+        )
+
+
+def _can_be_stored(value: str) -> bool:
+    try:
+        return b"\x00" not in value.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: Any) -> Any:
@@ -85,6 +156,7 @@ def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: An
     low_high = wanted.range if wanted is not None else None
     return TensorMetadata(
         name,
+        _pixels_told(shape, wanted) if image else None,
         image=(shape[2] or 0, shape[1] or 0, "GRAYSCALE" if shape[-1] == 1 else "RGB")
         if image
         else None,
@@ -93,14 +165,34 @@ def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: An
     )
 
 
+def _pixels_told(shape: Sequence[int | None], wanted: Normalization | None) -> str:
+    """What a person reads about an image input, in Android Studio or Netron."""
+    size = "any size" if None in shape[1:3] else f"{shape[2]} x {shape[1]} pixels (width x height)"
+    kind = "grey" if shape[-1] == 1 else "red, green, blue"
+    if wanted is None:
+        return f"Image of {size}, {kind}."
+    mean, std = (
+        ", ".join(f"{value:g}" for value in values) for values in (wanted.mean, wanted.std)
+    )
+    return f"Image of {size}, {kind}; (pixel - mean) / std with mean {mean} and std {std}."
+
+
+def _output(model: Any, entry: Any) -> TensorMetadata:
+    """Name, and for probabilities their range."""
+    made = flatbuffer.maker(model, int(entry.tensorIndex), _UNCHANGED).name
+    stats = (0.0, 1.0) if made in ("SOFTMAX", "LOGISTIC") else None
+    return TensorMetadata(flatbuffer.text(entry.name), stats=stats)
+
+
 def _labelled(graph: Any, labels: Sequence[str]) -> int:
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels={labels!r}: give a list of class names.")
     for label in labels:
         # One label a line: whatever splits lines would make two of one.
-        if not label.strip() or label.splitlines() != [label] or "\x00" in label:
+        if not label.strip() or label.splitlines() != [label] or not _can_be_stored(label):
             raise ValueError(
-                f"The label {label!r} is empty or has a line break: one line for each."
+                f"The label {label!r} is empty, has a line break, or is no text that UTF-8 can hold: "
+                "give one line of text for each class."
             )
     sizes = [flatbuffer.shape_of(graph.tensors[i]) for i in map(int, graph.outputs)]
     for place, shape in enumerate(sizes):
@@ -174,7 +266,8 @@ def _labels(content: bytes, file: str, name: str) -> tuple[str, ...]:
         raise ValueError(
             f"{name} names a labels file {file!r} and lacks it ({error}): it is cut off or was changed."
         ) from None
-    return tuple(text.removesuffix("\n").split("\n"))
+    # Files from elsewhere may have lines as Windows ends them.
+    return tuple(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
 
 
 def own_notes(content: bytes) -> dict[str, Any]:

@@ -20,11 +20,14 @@ from flatbuffers.table import Table
 from tflite_export.normalization import Normalization
 
 _IDENTIFIER = b"M001"
-_IMAGE_PROPERTIES = _FEATURE_PROPERTIES = 0
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2  # union ContentProperties
-_NORMALIZATION = 1  # union ProcessUnitOptions
+_NORMALIZATION, _SCORE_THRESHOLDING = 1, 3  # union ProcessUnitOptions
 _AXIS_LABELS = 2  # enum AssociatedFileType
 _COLOURS = {"UNKNOWN": 0, "RGB": 1, "GRAYSCALE": 2}
+# Every field that is written here was in the schema's first version.
+_MIN_PARSER_VERSION = "1.0.0"
+# Offsets may point to one place many times over: a small file could unfold to more than fits in memory.
+_MOST_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class TensorMetadata:
         normalization: what the app does to pixels before it hands them over.
         stats: (smallest, largest) value.
         label_file: name of the file with the labels of the last axis.
+        score_threshold: scores below it count as no answer; MediaPipe Tasks leaves them out.
     """
 
     name: str
@@ -44,11 +48,19 @@ class TensorMetadata:
     normalization: Normalization | None = None
     stats: tuple[float, float] | None = None
     label_file: str | None = None
+    score_threshold: float | None = None
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of a file: its name, tensors and labels."""
+    """The metadata of a file.
+
+    Attributes:
+        name, description, version, author, license: of the model, as its maker wrote them.
+        inputs, outputs: in the file's order.
+        labels: the lines of the first output's label file.
+        min_parser_version: the oldest schema that knows every field used.
+    """
 
     name: str
     description: str | None
@@ -83,6 +95,8 @@ class _Writer:
                 self.builder.PrependUint8Slot(number, value, 0)
             elif kind == "uint":
                 self.builder.PrependUint32Slot(number, value, 0)
+            elif kind == "float":
+                self.builder.PrependFloat32Slot(number, value, 0.0)
             else:
                 self.builder.PrependUOffsetTRelativeSlot(number, value, 0)
         return self.builder.EndObject()
@@ -120,7 +134,7 @@ def pack(metadata: Metadata) -> bytes:
             3: ("tables", [subgraph]),
             4: ("string", metadata.author),
             5: ("string", metadata.license),
-            7: ("string", metadata.min_parser_version or "1.0.0"),
+            7: ("string", metadata.min_parser_version or _MIN_PARSER_VERSION),
         }
     )
     writer.builder.Finish(root, _IDENTIFIER)
@@ -141,7 +155,10 @@ def _tensor(writer: _Writer, tensor: TensorMetadata) -> int:
         options = writer.table(
             {0: ("floats", tensor.normalization.mean), 1: ("floats", tensor.normalization.std)}
         )
-        units = [writer.table({0: ("ubyte", _NORMALIZATION), 1: ("table", options)})]
+        units.append(writer.table({0: ("ubyte", _NORMALIZATION), 1: ("table", options)}))
+    if tensor.score_threshold is not None:
+        options = writer.table({0: ("float", tensor.score_threshold)})
+        units.append(writer.table({0: ("ubyte", _SCORE_THRESHOLDING), 1: ("table", options)}))
     stats = None
     if tensor.stats is not None:
         stats = writer.table({0: ("floats", tensor.stats[1:]), 1: ("floats", tensor.stats[:1])})
@@ -161,10 +178,19 @@ def _tensor(writer: _Writer, tensor: TensorMetadata) -> int:
 
 
 class _Reader:
-    """A table of a flatbuffer, by field number. A wrong offset raises, as in flatbuffer.py."""
+    """A table of a flatbuffer, by field number. A wrong offset raises, as in flatbuffer.py.
 
-    def __init__(self, table: Table):
-        self._table = table
+    `left` is how many bytes may still be read, all tables together.
+    """
+
+    def __init__(self, table: Table, left: list[int]):
+        self._table, self._left = table, left
+        self._spend(16)
+
+    def _spend(self, count: int) -> None:
+        self._left[0] -= count
+        if self._left[0] < 0:
+            raise ValueError(f"they unfold to more than {_MOST_BYTES} bytes")
 
     def _at(self, field: int) -> int | None:
         offset = self._table.Offset(4 + 2 * field)
@@ -172,9 +198,13 @@ class _Reader:
 
     def string(self, field: int) -> str | None:
         at = self._at(field)
-        return None if at is None else self._table.String(at).decode("utf-8")
+        if at is None:
+            return None
+        content = self._table.String(at)
+        self._spend(len(content))
+        return content.decode("utf-8")
 
-    def number(self, field: int, flags: Any) -> int:
+    def number(self, field: int, flags: Any) -> Any:
         at = self._at(field)
         return 0 if at is None else self._table.Get(flags, at)
 
@@ -182,15 +212,13 @@ class _Reader:
         at = self._at(field)
         return None if at is None else self._child(self._table.Indirect(at))
 
-    def union(self, field: int) -> _Reader | None:
-        return self.table(field)
-
     def tables(self, field: int) -> list[_Reader]:
         start, count = self._vector(field, 4)
         return [self._child(self._table.Indirect(start + 4 * i)) for i in range(count)]
 
     def floats(self, field: int) -> tuple[float, ...]:
         start, count = self._vector(field, 4)
+        self._spend(4 * count)
         flags = number_types.Float32Flags
         return tuple(float(self._table.Get(flags, start + 4 * i)) for i in range(count))
 
@@ -204,7 +232,7 @@ class _Reader:
         return start, count
 
     def _child(self, position: int) -> _Reader:
-        return _Reader(Table(self._table.Bytes, position))
+        return _Reader(Table(self._table.Bytes, position), self._left)
 
 
 def unpack(packed: bytes, name: str = "this file") -> Metadata:
@@ -213,7 +241,7 @@ def unpack(packed: bytes, name: str = "this file") -> Metadata:
         raise ValueError(f"The metadata of {name} is of another kind: {packed[4:8]!r}.")
     try:
         start = Get(flatbuffers.packer.uoffset, packed, 0)
-        root = _Reader(Table(packed, start))
+        root = _Reader(Table(packed, start), [_MOST_BYTES])
         graphs = root.tables(3)
         return Metadata(
             name=root.string(0) or "",
@@ -233,7 +261,7 @@ def _read_tensor(table: _Reader) -> TensorMetadata:
     image = None
     content = table.table(3)
     if content is not None and content.number(0, number_types.Uint8Flags) == _IMAGE_PROPERTIES:
-        properties = content.union(1)
+        properties = content.table(1)
         if properties is not None:
             size = properties.table(1)
             flags = number_types.Uint32Flags
@@ -242,11 +270,13 @@ def _read_tensor(table: _Reader) -> TensorMetadata:
             image = (
                 (size.number(0, flags), size.number(1, flags), colour) if size else (0, 0, colour)
             )
-    normalization = None
+    normalization = threshold = None
     for unit in table.tables(4):
-        options = unit.union(1)
-        if unit.number(0, number_types.Uint8Flags) == _NORMALIZATION and options is not None:
+        kind, options = unit.number(0, number_types.Uint8Flags), unit.table(1)
+        if kind == _NORMALIZATION and options is not None:
             normalization = Normalization.parse((options.floats(0), options.floats(1)))
+        elif kind == _SCORE_THRESHOLDING and options is not None:
+            threshold = float(options.number(0, number_types.Float32Flags))
     stats = table.table(5)
     ends = None
     if stats is not None and stats.floats(0) and stats.floats(1):
@@ -257,5 +287,5 @@ def _read_tensor(table: _Reader) -> TensorMetadata:
     ]  # fmt: skip
     return TensorMetadata(
         table.string(0) or "", table.string(1), image, normalization, ends,
-        labels[0] if labels else None,
+        labels[0] if labels else None, threshold,
     )  # fmt: skip

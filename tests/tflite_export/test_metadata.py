@@ -1,8 +1,12 @@
 """What apps find inside the file: read back, by our reader and by plain zipfile."""
 
 import contextlib
+import io
 import zipfile
+from pathlib import Path
 
+import flatbuffers
+import keras
 import numpy as np
 import pytest
 
@@ -11,6 +15,109 @@ from tflite_export import flatbuffer, metadata, metadata_schema
 from tflite_export.normalization import Normalization
 
 LABELS = ["猫, cat", "naïve", "a b"]
+WORDS = {
+    "name": "Three blobs",
+    "description": "Says which colour\nis strongest.",
+    "version": "1.2-β",
+    "author": "Ада Лавлейс, Íñigo",
+    "license": "Apache-2.0",
+}
+
+
+@pytest.fixture(scope="module")
+def written(net, tmp_path_factory):
+    """One file with all there is."""
+    path = tmp_path_factory.mktemp("metadata") / "n.tflite"
+    return te.export(net, path, labels=LABELS, normalization=(127.5, 127.5), **WORDS)
+
+
+def test_the_makers_words_come_back(written):
+    found = te.read_metadata(written)
+    assert {word: getattr(found, word) for word in WORDS} == WORDS
+    assert found.min_parser_version == "1.0.0"
+    assert found.inputs[0].stats == (-1.0, 1.0)
+    assert "12 x 12" in found.inputs[0].description
+    assert "3 classes" in found.outputs[0].description
+
+
+@pytest.mark.parametrize("word", ["name", "description", "version", "author", "license"])
+@pytest.mark.parametrize("value", [3, b"x", "half a pair \ud800", "nul \x00"])
+def test_words_that_no_reader_could_read_are_refused(written, word, value):
+    given = {"name": "n", word: value}
+    with pytest.raises(ValueError, match=f"{word}=.*give text"):
+        metadata.embed(written.path.read_bytes(), **given)
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_labels_that_differ_in_number_from_the_outputs_are_refused(written, count):
+    with pytest.raises(ValueError, match=rf"{count} labels were given, and the outputs .*\(1, 3\)"):
+        metadata.embed(written.path.read_bytes(), "n", labels=["a", "b", "c", "d"][:count])
+
+
+@pytest.mark.parametrize(("activation", "stats"), [("softmax", (0.0, 1.0)), ("linear", None)])
+def test_the_range_of_probabilities_is_told(tmp_path, activation, stats):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation)])
+    exported = te.export(model, tmp_path / "n.tflite")
+    assert te.read_metadata(exported).outputs[0].stats == stats
+
+
+def test_a_score_threshold_is_added_and_nothing_is_lost(written):
+    content = metadata.with_score_threshold(written.path.read_bytes(), 0.75)
+    before, after = te.read_metadata(written), te.read_metadata(content)
+    assert after.outputs[0].score_threshold == 0.75
+    assert after.labels == before.labels
+    assert after.inputs == before.inputs
+    assert {word: getattr(after, word) for word in WORDS} == WORDS
+    assert metadata.own_notes(content) == metadata.own_notes(written.path.read_bytes())
+    with pytest.raises(ValueError, match="finite"):
+        metadata.with_score_threshold(content, float("nan"))
+    with pytest.raises(ValueError, match="labels="):
+        metadata.with_score_threshold(metadata.embed(content, "no labels"), 0.5)
+
+
+def test_labels_in_lines_as_windows_ends_them_are_read(written):
+    content = written.path.read_bytes()
+    stream = io.BytesIO(content[: content.index(b"PK\x03\x04")])
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("labels.txt", "a\r\nb\r\nc\r\n")
+    assert te.read_metadata(stream.getvalue()).labels == ("a", "b", "c")
+
+
+def test_googles_metadata_is_read():
+    """Of mobilenet_v1_0.25_224_1_metadata_1.tflite (TensorFlow authors, Apache License 2.0)."""
+    packed = Path(__file__).with_name("mobilenet_v1_metadata.bin").read_bytes()
+    found = metadata_schema.unpack(packed)
+    assert (found.name, found.version) == ("MobileNetV1 image classifier", "v1")
+    assert (found.author, found.license[:22]) == ("TensorFlow", "Apache License. Versio")
+    (image,), (scores,) = found.inputs, found.outputs
+    assert image.image == (0, 0, "RGB")  # its size is the tensor's
+    assert image.normalization == Normalization((127.5,), (127.5,))
+    assert (image.stats, scores.stats) == ((-1.0, 1.0), (0.0, 1.0))
+    assert (scores.name, scores.label_file) == ("probability", "labels.txt")
+
+
+def test_metadata_that_unfold_to_gigabytes_are_refused():
+    """30,000 inputs that are one and the same, with a description of 100 kB."""
+    builder = flatbuffers.Builder(0)
+    text = builder.CreateString("x" * 100_000)
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(1, text, 0)
+    tensor = builder.EndObject()
+    builder.StartVector(4, 30_000, 4)
+    for _ in range(30_000):
+        builder.PrependUOffsetTRelative(tensor)
+    tensors = builder.EndVector()
+    builder.StartObject(4)
+    builder.PrependUOffsetTRelativeSlot(2, tensors, 0)
+    graph = builder.EndObject()
+    builder.StartVector(4, 1, 4)
+    builder.PrependUOffsetTRelative(graph)
+    graphs = builder.EndVector()
+    builder.StartObject(4)
+    builder.PrependUOffsetTRelativeSlot(3, graphs, 0)
+    builder.Finish(builder.EndObject(), b"M001")
+    with pytest.raises(ValueError, match="unfold"):
+        metadata_schema.unpack(bytes(builder.Output()))
 
 
 def test_labels_and_normalisation_come_back(net, tmp_path):
@@ -55,7 +162,16 @@ def test_what_the_app_does_to_pixels_is_told_once(net, examples, tmp_path, norma
 
 @pytest.mark.parametrize(
     "labels",
-    [["a\nb", "c", "d"], ["a\r", "c", "d"], ["a\u2028b", "c", "d"], ["", "b", "c"], ["a", 2, "c"]],
+    [
+        ["a\nb", "c", "d"],
+        ["a\r", "c", "d"],
+        ["a\u2028b", "c", "d"],
+        ["", "b", "c"],
+        ["a", 2, "c"],
+        ["half a pair \ud800", "b", "c"],
+        ["nul \x00", "b", "c"],
+        "abc",
+    ],
 )
 def test_labels_that_a_text_file_cannot_hold_are_refused(net, tmp_path, labels):
     with pytest.raises(ValueError, match="label"):
@@ -75,7 +191,6 @@ def test_a_file_without_metadata_says_so():
 
 def test_the_bytes_are_those_of_the_schema():
     """Field by field with the flatbuffers library's own accessors, numbers from the schema file."""
-    import flatbuffers
     from flatbuffers import number_types as kinds
     from flatbuffers.table import Table
 
