@@ -204,6 +204,9 @@ def _by_name(features: Any, inputs: Sequence[ModelInput]) -> dict[str, np.ndarra
                 f"representative_dataset has examples of shape {array.shape[1:]} for input "
                 f"{one.name!r}, and the model takes {want}: resize them as in training."
             )
+        if one.dtype == "string" and array.dtype.kind in "USO":
+            result[one.name] = array
+            continue
         if array.dtype.kind not in "fiub":
             raise ValueError(
                 f"representative_dataset: input {one.name!r} holds {array.dtype}, and the model takes "

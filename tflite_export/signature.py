@@ -35,7 +35,13 @@ class Signature:
     call: Callable[[Sequence[Any]], Any]
 
     @classmethod
-    def of(cls, model: Any, input_shape: Any = None, batch_size: int | None = 1) -> Signature:
+    def of(
+        cls,
+        model: Any,
+        input_shape: Any = None,
+        batch_size: int | None = 1,
+        open_sizes: bool = False,
+    ) -> Signature:
         """The signature of `model`.
 
         Args:
@@ -44,6 +50,7 @@ class Signature:
                 `keras.InputSpec` or `keras.KerasTensor` (with the batch) in a tuple's place says
                 the type too, which a subclassed model does not know: "float32" otherwise.
             batch_size: the batch in every shape.
+            open_sizes: let sizes that the model leaves open stay open, as servers do.
 
         Raises:
             ValueError: the sizes are not known.
@@ -60,7 +67,13 @@ class Signature:
             )
         inputs = []
         for name, shape, dtype in specs:
-            if input_shape is None and None in shape[1:]:
+            if dtype == "string" and not open_sizes:
+                raise ValueError(
+                    f"Input {name!r} of {model.name!r} takes strings, and a file here takes numbers: no "
+                    "builtin operator splits text or looks up words. Export the part behind those layers, "
+                    "keras.Model(tokens, outputs), and make the tokens in the app."
+                )
+            if input_shape is None and None in shape[1:] and not open_sizes:
                 raise ValueError(
                     f"Input {name!r} of {model.name!r} has the open sizes {shape}, and a file that "
                     "phones run fast has fixed ones: pass input_shape=, for example "
