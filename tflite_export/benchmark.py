@@ -79,7 +79,7 @@ def benchmark(
     num_threads: int | None = None,
     runs: int = 50,
     warmup: int = 5,
-    runtime: str = "auto",
+    runtime: str | Sequence[str] = "auto",
     measure_memory: bool = True,
     input_shapes: Any = None,
 ) -> list[Benchmark]: ...
@@ -90,7 +90,7 @@ def benchmark(
     num_threads: int | None = None,
     runs: int = 50,
     warmup: int = 5,
-    runtime: str = "auto",
+    runtime: str | Sequence[str] = "auto",
     measure_memory: bool = True,
     input_shapes: Any = None,
 ) -> Benchmark: ...
@@ -100,7 +100,7 @@ def benchmark(
     num_threads: int | None = None,
     runs: int = 50,
     warmup: int = 5,
-    runtime: str = "auto",
+    runtime: str | Sequence[str] = "auto",
     measure_memory: bool = True,
     input_shapes: Any = None,
 ) -> Benchmark | list[Benchmark]:
@@ -111,7 +111,7 @@ def benchmark(
         num_threads: of the interpreter; None leaves the choice to it.
         runs: timed runs of each file.
         warmup: runs before them.
-        runtime: as in `runtime.load`.
+        runtime: as in `runtime.load`; of a list of files, one for all or one for each.
         measure_memory: starts two fresh processes for each file.
         input_shapes: sizes of inputs that a file leaves open, with the batch: a tuple, or a dict of
             them by input name where there are several inputs. An open batch alone is 1.
@@ -125,7 +125,15 @@ def benchmark(
     listed: Sequence[Any] = files if several else [files]
     if not listed:
         raise ValueError("No files to measure.")
-    interpreters = [Interpreter(f, num_threads=num_threads, runtime=runtime) for f in listed]
+    runtimes = [runtime] * len(listed) if isinstance(runtime, str) else list(runtime)
+    if len(runtimes) != len(listed):
+        raise ValueError(
+            f"{len(runtimes)} runtimes for {len(listed)} files: give one, or one for each."
+        )
+    interpreters = [
+        Interpreter(f, num_threads=num_threads, runtime=one)
+        for f, one in zip(listed, runtimes, strict=True)
+    ]
     shapes = [
         _shapes(content_of(f)[1], interpreter.inputs, input_shapes)
         for f, interpreter in zip(listed, interpreters, strict=True)

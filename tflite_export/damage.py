@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export import shapes
+
 
 def _names(enumeration: type) -> dict[int, str]:
     return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
@@ -55,6 +57,12 @@ def check(model: Any) -> None:
             inside(operator.inputs, len(tensors), "operand", optional=True)
             inside(operator.outputs, len(tensors), "result", optional=True)
         _check_flow(model, graph)
+        codes = [model.operatorCodes[o.opcodeIndex] for o in graph.operators or []]
+        names = [operator_name(code) for code in codes]
+        shapes.check(model, graph, names)
+        for operator, name in zip(graph.operators or [], names, strict=True):
+            if name in _SUMS:
+                _check_steps(graph, operator, name)
     for signature in model.signatureDefs or []:
         inside([signature.subgraphIndex], len(model.subgraphs), "subgraph")
         tensors = model.subgraphs[signature.subgraphIndex].tensors or []
@@ -112,6 +120,8 @@ def _check_quantization(tensor: Any, shape: list[int], kind: str, stored: bool) 
         return
     scale = np.asarray(quantization.scale)
     zero = np.asarray([] if quantization.zeroPoint is None else quantization.zeroPoint)
+    if zero.size and zero.size != scale.size:
+        raise ValueError(f"{scale.size} scales and {zero.size} zero points")
     odd = scale[~np.isfinite(scale) | (scale < 0)]
     if odd.size:
         raise ValueError(f"a scale of {odd[0]}")
@@ -127,4 +137,34 @@ def _check_quantization(tensor: Any, shape: list[int], kind: str, stored: bool) 
         raise ValueError(f"{scale.size} scales for the shape {shape}")
 
 
+def _check_steps(graph: Any, operator: Any, name: str) -> None:
+    """Sums bring their operands to one step, twice the larger, as a fraction with so many bits; what takes
+    it from there to the step of the result must be less than 1 and no less than 2^-31, or the kernel ends
+    the process."""
+    one, other, result = (
+        graph.tensors[int(i)] for i in [*operator.inputs[:2], operator.outputs[0]]
+    )
+    kind = TYPE_NAMES[result.type]
+    steps = [_scales(t) for t in (one, other, result)]
+    if kind not in ("int8", "uint8", "int16") or (kind == "int16" and not any(map(len, steps))):
+        return
+    if any(len(step) != 1 for step in steps):
+        raise ValueError(f"{name} in {kind} of {[len(step) for step in steps]} steps")
+    power, bits = _SUMS[name]
+    shared = (2 * max(float(steps[0][0]), float(steps[1][0]))) ** power
+    limit = float(steps[2][0]) * 2.0 ** (bits - 5 if kind == "int16" else bits)
+    # XNNPACK takes a SUB of any steps, as of scores and a mask of 10^9 times 0 or 1.
+    if not 2.0**-31 * limit < shared < (np.inf if name == "SUB" else limit):
+        raise ValueError(
+            f"{name} of steps of {steps[0][0]:g} and {steps[1][0]:g} in {steps[2][0]:g}"
+        )
+
+
+def _scales(tensor: Any) -> Any:
+    scale = None if tensor.quantization is None else tensor.quantization.scale
+    return [] if scale is None else scale
+
+
+# {operator: (power of the operands' step, bits that the kernel shifts it by)}
+_SUMS = {"ADD": (1, 20), "SUB": (1, 20), "SQUARED_DIFFERENCE": (2, 14)}
 _ENDS = {k: (np.iinfo(k).min, np.iinfo(k).max) for k in ("int8", "uint8", "int16", "int32")}

@@ -37,6 +37,7 @@ def read(content: bytes, name: str = "this file") -> Any:
             f"{bytes(content[4:8])!r} ({len(content)} bytes in all)."
         )
     try:
+        _require_room(content)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         _bring_in_buffers(model, content)
         check(model)
@@ -50,6 +51,43 @@ def read(content: bytes, name: str = "this file") -> Any:
             "Write or download it again."
         ) from None
     return model
+
+
+def _require_room(content: bytes) -> None:
+    """Offsets may point to one place many times over: a small file could unfold to more than fits in
+    memory. A file holds each of its tables, and each name, in a place of its own."""
+    model = schema.Model.GetRootAs(content, 0)
+    room = len(content)
+
+    def take(count: int) -> None:
+        nonlocal room
+        room -= count
+        if room < 0:
+            raise ValueError("it refers to more than it holds")
+
+    def each(parent: Any, what: str) -> Iterator[Any]:
+        count = getattr(parent, f"{what}Length")()
+        take(8 * count)  # an offset, and a table of at least an offset
+        return (getattr(parent, what)(i) for i in range(count))
+
+    take(8 * model.BuffersLength())
+    for code in each(model, "OperatorCodes"):
+        take(len(code.CustomCode() or b""))
+    for entry in each(model, "Metadata"):
+        take(len(entry.Name() or b""))
+    for signature in each(model, "SignatureDefs"):
+        take(len(signature.SignatureKey() or b""))
+        for what in ("Inputs", "Outputs"):
+            for entry in each(signature, what):
+                take(len(entry.Name() or b""))
+    for graph in each(model, "Subgraphs"):
+        take(len(graph.Name() or b"") + 8 * graph.OperatorsLength())
+        for tensor in each(graph, "Tensors"):
+            take(len(tensor.Name() or b""))
+            for _ in each(tensor, "VariantTensors"):
+                pass
+            if tensor.Sparsity() is not None:
+                take(8 * tensor.Sparsity().DimMetadataLength())
 
 
 def _bring_in_buffers(model: Any, content: bytes) -> None:
@@ -209,6 +247,58 @@ def operators(model: Any) -> Iterator[Operator]:
                 return tuple(TYPE_NAMES[graph.tensors[i].type] for i in present)
 
             yield Operator(name, types(operator.inputs), types(operator.outputs))
+
+
+def kinds(model: Any) -> Iterator[str]:
+    """What a runtime must have to run each operator: "CONV_2D int8×int8×int32→int8, by channel".
+
+    The types are those of what it reads and writes; of weights that a DEQUANTIZE unpacks, those in the file,
+    as delegates take them. "by channel" and "by block" where those have scales of their own; "in rows" is a
+    dense layer that keeps the dimensions of its input.
+    """
+    described = operators(model)
+    for graph in model.subgraphs:
+        packed = _packed(model, graph)
+        for operator, one in zip(graph.operators or [], described, strict=False):
+            read = [packed.get(i, i) for i in map(int, _listed(operator.inputs)) if i >= 0]
+            types = "×".join(TYPE_NAMES[graph.tensors[i].type] for i in read)
+            kind = f"{one.name} {types}→{'×'.join(one.output_types)}"
+            quantizations = [graph.tensors[i].quantization for i in read]
+            if any(q is not None and np.size(q.scale) > 1 for q in quantizations):
+                kind += ", by channel"
+            if any(
+                isinstance(getattr(q, "details", None), schema.BlockwiseQuantizationT)
+                for q in quantizations
+            ):
+                kind += ", by block"
+            if getattr(operator.builtinOptions, "keepNumDims", False):
+                kind += ", in rows"
+            yield kind
+
+
+def versions(model: Any) -> Iterator[tuple[str, int]]:
+    """The name and version of each operator that runs."""
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            yield operator_name(code), int(code.version or 1)
+
+
+def _packed(model: Any, graph: Any) -> dict[int, int]:
+    """{tensor that a DEQUANTIZE makes of a constant: the constant}"""
+    found = {}
+    for operator in graph.operators or []:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if operator_name(code) == "DEQUANTIZE":
+            source = int(operator.inputs[0])
+            data = model.buffers[graph.tensors[source].buffer].data
+            if data is not None and len(data):
+                found[int(operator.outputs[0])] = source
+    return found
+
+
+def _listed(values: Any) -> Sequence[Any]:
+    return [] if values is None else values
 
 
 @dataclass(frozen=True)

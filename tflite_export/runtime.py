@@ -124,7 +124,7 @@ class Interpreter:
         except (ValueError, RuntimeError) as error:
             # Sizes that a file leaves open count as 1 here, which may be too small for it.
             if not any(None in i.shape[1:] for i in getattr(self, "inputs", ())):
-                raise ValueError(f"{self.runtime} does not run {name}: {error}") from None
+                raise ValueError(f"{self.runtime} does not run {name}: {_said(error)}") from None
             self._shapes = []
 
     def _read_details(self) -> None:
@@ -219,7 +219,7 @@ class Interpreter:
                     self._interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise ValueError(
-                    f"{self.runtime} does not run the file on inputs of {shapes}: {error}"
+                    f"{self.runtime} does not run the file on inputs of {shapes}: {_said(error)}"
                 ) from None
             self._shapes = shapes
         for index, array in zip(self._input_indices, chunk, strict=True):
@@ -227,7 +227,9 @@ class Interpreter:
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
-            raise ValueError(f"{self.runtime} stops in the middle of the file: {error}") from None
+            raise ValueError(
+                f"{self.runtime} stops in the middle of the file: {_said(error)}"
+            ) from None
         return [self._interpreter.get_tensor(index) for index in self._output_indices]
 
     def prepare(self, inputs: Any) -> None:
@@ -250,6 +252,11 @@ class Interpreter:
 
     def __repr__(self) -> str:
         return f"Interpreter({self.runtime}, inputs={self.inputs}, outputs={self.outputs})"
+
+
+def _said(error: Exception) -> str:
+    """A native message, which may have several lines, in one."""
+    return " ".join(str(error).split())
 
 
 def _cast(array: np.ndarray, info: TensorInfo) -> np.ndarray:
@@ -309,6 +316,15 @@ def interpreter_class(runtime: str) -> tuple[str, Any]:
                     f"The runtime {name!r} is not installed: pip install '{package}'."
                 ) from None
     raise ImportError("No runtime for .tflite files is installed: pip install ai-edge-litert.")
+
+
+def installed() -> tuple[str, ...]:
+    """The names of the runtimes that can be loaded here, as in `RUNTIMES`."""
+    found = []
+    for name in RUNTIMES:
+        with contextlib.suppress(ImportError):
+            found.append(interpreter_class(name)[0])
+    return tuple(found)
 
 
 def _signature_names(interpreter: Any) -> dict[int, str]:

@@ -83,3 +83,5 @@ def test_what_it_refuses(files):
         te.benchmark(files[0], runs=0)
     with pytest.raises(ValueError, match="No files"):
         te.benchmark([])
+    with pytest.raises(ValueError, match="1 runtimes for 2 files"):
+        te.benchmark(files[:2], runtime=["litert"])

@@ -180,3 +180,72 @@ def test_a_damaged_file_is_named(tmp_path, files):
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match=r"half\.tflite is not a TFLite file"):
         load(path)
+
+
+def resized(place, shape, result=False):
+    """The tensor that operator `place` writes, or reads as its second operand, with another shape."""
+
+    def change(tree, graph):
+        operator = graph.operators[place]
+        index = operator.outputs[0] if result else operator.inputs[1]
+        graph.tensors[index].shape = np.array(shape, "int32")
+
+    return change
+
+
+def without_bias_values(tree, graph):
+    bias = graph.tensors[graph.operators[0].inputs[2]]
+    bias.shape = np.array([3], "int32")
+
+
+def standing_still(tree, graph):
+    graph.operators[0].builtinOptions.strideH = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (resized(0, [1, 6, 2**27, 4], result=True), "a tensor of shape .* 2 GiB and more"),
+        (
+            resized(0, [1, 6, 2**20, 4], result=True),
+            r"CONV_2D writes .* operands make \[1, 6, 6, 4\]",
+        ),
+        (resized(0, [4, 3, 3, 1]), "CONV_2D writes|a convolution of|buffer"),
+        (resized(-1, [1, 12]), "a dense layer from"),
+        (without_bias_values, "3 biases for 4 channels"),
+        (standing_still, "a window of 3 in steps of 0"),
+    ],
+)
+def test_shapes_that_the_operands_do_not_make_are_found(files, change, sentence):
+    """A delegate reserves what the file states: gigabytes, for a bit that flipped."""
+    with pytest.raises(ValueError, match=sentence):
+        load(rewritten(files["float"], change))
+
+
+@pytest.mark.parametrize("step", [1e-30, 1e34])
+def test_steps_of_a_sum_that_end_the_process_are_found(step):
+    x = keras.Input((4, 4, 2), name="x")
+    model = keras.Model(x, keras.layers.Add(name="sum")([x, keras.layers.ReLU(name="r")(x)]))
+    quantized = te.quantize.quantize(
+        te.convert.convert(model, for_integers=True).content,
+        "int8",
+        [{"x": np.linspace(-1, 1, 32, dtype="float32").reshape(1, 4, 4, 2)}],
+    )
+    tree = flatbuffer.read(quantized)
+    add = next(o for o in tree.subgraphs[0].operators if len(o.inputs) == 2)
+    tree.subgraphs[0].tensors[add.outputs[0]].quantization.scale = np.array([step], "float32")
+    with pytest.raises(ValueError, match="ADD of steps of"):
+        flatbuffer.read(flatbuffer.write(tree))
+
+
+def test_a_small_file_does_not_unfold_to_a_large_one(files):
+    """One tensor that the file lists ten thousand times, with a name of its whole length."""
+    tree = flatbuffer.read(files["float"].path.read_bytes())
+    whole = flatbuffer.write(tree)
+    model = flatbuffer.schema.Model.GetRootAs(whole, 0)
+    graph = model.Subgraphs(0)
+    start = graph._tab.Vector(graph._tab.Offset(4))
+    broken = bytearray(whole)
+    broken[start - 4 : start] = (2**24).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="it refers to more than it holds"):
+        flatbuffer.read(bytes(broken))
