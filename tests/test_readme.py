@@ -137,3 +137,46 @@ def test_who_teaches_and_when_runs(tmp_path, monkeypatch):
     assert block.count("epochs=30") == 3
     exec(block.replace("loss=loss", "loss=loss, verbose=0").replace("epochs=30", "epochs=1"), names)
     assert len(names["students"]) == 4
+
+
+def test_quantise_app_and_server_run(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_serving")
+    pytest.importorskip("tf2onnx")
+    import keras_distill as kd
+    import tflite_export as te
+
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(
+        inputs, keras.layers.Dense(2, activation="softmax", name="probability")(x)
+    )
+    pictures = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 3)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((pictures, np.arange(16) % 2)).batch(8)
+    names = {"keras": keras, "kd": kd, "te": te, "teacher": student, "student": student}
+    names |= {
+        "train": data,
+        "validation": data,
+        "test": data,
+        "photos": pictures,
+        "names": ["a", "b"],
+    }
+    aware, app, server = (
+        block
+        for block in blocks("python")
+        if "quantize_aware(" in block or "te.golden" in block or "export_onnx" in block
+    )
+    assert "epochs=3" in aware
+    exec(aware.replace("epochs=3", "epochs=1, verbose=0"), names)
+    assert names["exported"].inputs[0].dtype == "uint8"
+    assert not names["qat"].coverage().in_float
+    names["exported"] = te.export(
+        student, "app.tflite", labels=["a", "b"], normalization=(127.5, 127.5)
+    )
+    assert "accuracy=0.97" in app
+    exec(app.replace("accuracy=0.97", "coverage=0.5"), names)
+    assert te.read_metadata("app.tflite").outputs[0].score_threshold is not None
+    exec(server, names)
+    assert Path("serving/flowers/1/saved_model.pb").is_file()
+    assert Path("student.onnx").is_file()

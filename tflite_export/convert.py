@@ -11,7 +11,7 @@ names of inputs and outputs; `flatbuffer.with_names` writes them into the file, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,28 +81,43 @@ def convert(
     signature = Signature.of(model, input_shape, batch_size)
     pixels = pixels or {}
     inputs = [_retyped(i, pixels) for i in signature.inputs]
+
+    def computed(arguments: Sequence[Any]) -> Any:
+        return signature.call(
+            [
+                normalised(a, pixels[i.name]) if i.name in pixels else a
+                for i, a in zip(signature.inputs, arguments, strict=True)
+            ]
+        )
+
+    concrete, names = frozen(model, inputs, computed)
+    content = _flatbuffer(tf, concrete, model)
+    model_tree = flatbuffer.with_own_outputs(flatbuffer.read(content), names, for_integers)
+    named = flatbuffer.with_names(model_tree, [i.name for i in inputs], names)
+    return FloatModel(flatbuffer.write(named), tuple(inputs), tuple(names))
+
+
+def frozen(
+    model: Any, inputs: Sequence[ModelInput], computed: Callable[[Sequence[Any]], Any]
+) -> tuple[Any, list[str]]:
+    """The graph of `computed`, which runs `model` on a flat list of tensors, and its outputs' names.
+
+    The model's weights are constants in it: nothing is left to freeze, and nothing can be written to.
+    """
+    import tensorflow as tf
+
     names: list[str] = []
     values = [(v, v.numpy()) for v in model.variables]
 
-    def frozen(*arguments: Any) -> list[Any]:
-        # Weights as constants: nothing is left to freeze, and nothing can be written to.
+    def run(*arguments: Any) -> list[Any]:
         with keras.StatelessScope([(v, tf.constant(value)) for v, value in values]):
-            outputs = signature.call(
-                [
-                    _normalise(tf, a, pixels[i.name]) if i.name in pixels else a
-                    for i, a in zip(signature.inputs, arguments, strict=True)
-                ]
-            )
+            outputs = computed(arguments)
         names[:] = output_names(model, outputs)
         return [_edge(tf, t) for t in keras.tree.flatten(outputs)]
 
     specs = [tf.TensorSpec(i.shape, i.dtype, name=f"input_{n}") for n, i in enumerate(inputs)]
     with float32_policies(model):
-        concrete = tf.function(frozen, autograph=False).get_concrete_function(*specs)
-    content = _flatbuffer(tf, concrete, model)
-    model_tree = flatbuffer.with_own_outputs(flatbuffer.read(content), names, for_integers)
-    named = flatbuffer.with_names(model_tree, [i.name for i in inputs], names)
-    return FloatModel(flatbuffer.write(named), tuple(inputs), tuple(names))
+        return tf.function(run, autograph=False).get_concrete_function(*specs), names
 
 
 def _retyped(one: ModelInput, pixels: Mapping[str, Pixels]) -> ModelInput:
@@ -120,8 +135,10 @@ def _edge(tf: Any, tensor: Any) -> Any:
     return tf.identity(tf.cast(tensor, _wide(tensor.dtype.name)))
 
 
-def _normalise(tf: Any, x: Any, pixels: Pixels) -> Any:
+def normalised(x: Any, pixels: Pixels) -> Any:
     """(x - mean) / std as a depthwise 1×1 convolution; normalization.py says why."""
+    import tensorflow as tf
+
     x = tf.cast(x, tf.float32)
     if pixels.dtype == "int8":
         x = x + 128.0
@@ -157,7 +174,7 @@ def _flatbuffer(tf: Any, concrete: Any, model: Any) -> bytes:
                 )
             return converter.convert()
     except Exception as error:
-        raise _explained(error, concrete.graph.as_graph_def(), model) from error
+        raise explained(error, concrete.graph.as_graph_def(), model) from error
 
 
 def _inputs(concrete: Any) -> tuple[list[Any], list[Any]]:
@@ -188,7 +205,7 @@ class float32_policies:
             layer.dtype_policy = policy
 
 
-def _explained(error: Exception, graph: Any, model: Any) -> Exception:
+def explained(error: Exception, graph: Any, model: Any) -> Exception:
     """The converter's error in terms of the model's layers, where it says which operator failed."""
     narrow = {layer.compute_dtype for layer in model._flatten_layers()} & _OTHER_FLOATS
     if narrow:

@@ -69,8 +69,8 @@ def verify(
         ValueError: no examples, or NaN in one; outputs that differ in number or shape, or of which
             nothing says which is which; data or labels that do not fit.
     """
-    reference = _runner(model, normalization, batch_size, num_threads)
-    other = _runner(exported, normalization, batch_size, num_threads, _real_valued(model))
+    reference = runner(model, normalization, batch_size, num_threads)
+    other = runner(exported, normalization, batch_size, num_threads, _real_valued(model))
     class_names, labelled = _class_names(exported)
     comparisons: dict[str, Comparison] = {}
     pairs: list[tuple[str, str]] = []
@@ -146,13 +146,21 @@ def _real_valued(model: Any) -> bool:
     return all(i.quantization is None for i in interpreter.inputs)
 
 
-def _runner(
+def runner(
     model: Any,
     normalization: Any,
     batch_size: int,
     num_threads: int | None,
     real_valued: bool = False,
 ) -> Callable[[Any], _Answers]:
+    """A function from one batch of inputs, as the model takes them, to {output name: answers}.
+
+    Args:
+        model: a Keras model, what `export` returned, a path, bytes, or an `Interpreter`.
+        normalization: overrides the one that a file carries.
+        batch_size: for files with an open batch.
+        real_valued: numbers are real values, never steps of a quantised input.
+    """
     if hasattr(model, "predict_on_batch"):
         return _keras(model)
     if not isinstance(model, Interpreter):

@@ -64,12 +64,14 @@ def write_student(
     train,
     validation,
     quantization: str | None,
+    exported: te.Exported | None = None,
 ) -> dict:
     """Write `student.keras`, `student.tflite` and `labels.txt`, and measure the two models.
 
     Args:
         train: data set of pixels that the activation ranges are read from.
         validation: data set of (pixels, class numbers) that both are measured on.
+        exported: `student.tflite`, where it is there already.
 
     Returns:
         {"student": …, "exported": …}, as in `summary.json`.
@@ -81,15 +83,18 @@ def write_student(
         card.Card(class_names, pupil.normalization, pupil.image_size),
     )
     results.say("Exporting and verifying …")
-    exported = te.export(
-        pupil.model,
-        folder / "student.tflite",
-        quantization=quantization,
-        representative_dataset=pupil.prepared(train) if quantization == "int8" else None,
-        inference_input_type="uint8" if quantization == "int8" else "float32",
-        labels=class_names,
-        normalization=pupil.normalization,
-    )
+    if exported is None:
+        exported = te.export(
+            pupil.model,
+            folder / "student.tflite",
+            quantization=quantization,
+            representative_dataset=pupil.prepared(train)
+            if quantization in ("int8", "int16x8")
+            else None,
+            inference_input_type="uint8" if quantization == "int8" else "float32",
+            labels=class_names,
+            normalization=pupil.normalization,
+        )
     verified = te.verify(pupil.model, exported, pupil.prepared(validation))
     timed = te.benchmark(exported, measure_memory=False)
     parameters = pupil.model.count_params()

@@ -8,6 +8,7 @@ validation photos after the last epoch; write the files. A run that was killed g
 called again, see `keras_distill.app.resume`.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -18,11 +19,12 @@ import keras_distill as kd
 from keras_distill import card, data
 from keras_distill.app import finetune, networks, results, resume, training
 from keras_distill.app.classifier import Classifier, write_student
+from tflite_export import chain
 from tflite_export.normalization import Normalization
 
 FILES = ("teacher", "student", "teacher_weights", "student_weights")  # or names
 LARGEST_SIZE = 4096  # of a network's photos; beyond it a number is mistyped, and memory runs out
-QUANTIZATIONS = (None, "float16", "dynamic_int8", "int8")
+QUANTIZATIONS = (None, "float16", "dynamic_int8", "int8", "int16x8", "int4")
 
 
 def run(
@@ -38,6 +40,7 @@ def run(
     temperature: float = 4.0,
     student_loss_weight: float = 0.1,
     quantization: str | None = "int8",
+    quantization_aware: bool = False,
     seed: int = 0,
     augment: bool = True,
     validation_split: float = 0.2,
@@ -66,7 +69,11 @@ def run(
             the file has.
         epochs, batch_size, learning_rate: of the distillation; Adam, the rate falls to 0 on a cosine.
         temperature, student_loss_weight: of the losses; a weight of 1 is the student without teacher.
-        quantization: None, "float16", "dynamic_int8" or "int8"; int8 files take uint8 pixels.
+        quantization: None, "float16", "dynamic_int8", "int8", "int16x8" or "int4"; int8 files
+            take uint8 pixels.
+        quantization_aware: where the int8 file is less accurate than the student by more than 0.5 % of the
+            photos, distil on with the rounding in the student for a fifth of the epochs, and keep the
+            better file; a float16 one where both lose that much (`tflite_export.distill_and_export`).
         seed: of the split, the weights, the order and the augmentation.
         augment: change the training photos a little, see `data.Light`.
         student_weights: "imagenet" or a file for a student by name, see `students.build`.
@@ -88,6 +95,10 @@ def run(
     # What can be refused is refused before the first minute of training.
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"quantization={quantization!r} is none of {QUANTIZATIONS}.")
+    if quantization_aware and quantization != "int8":
+        raise ValueError(
+            f"quantization_aware is for quantization='int8', and it is {quantization!r}."
+        )
     if not 0 <= student_loss_weight <= 1:
         raise ValueError(f"student_loss_weight lies between 0 and 1, got {student_loss_weight}.")
     for name, size in (("image_size", image_size), ("teacher_image_size", teacher_image_size)):
@@ -162,8 +173,20 @@ def run(
             student_loss_weight=student_loss_weight,
             state=states / "student.npz",
         )
+        exported = None
+        if quantization_aware:
+            pupil, exported = _quantization_aware(
+                master, pupil, train, validation[pupil.image_size], epochs, soft_targets, student_loss_weight,
+                states / "aware.npz", folder, listing.class_names,
+            )  # fmt: skip
         written = write_student(
-            pupil, folder, listing.class_names, train, validation[pupil.image_size], quantization
+            pupil,
+            folder,
+            listing.class_names,
+            train,
+            validation[pupil.image_size],
+            quantization,
+            exported,
         )
         results.write_history(folder / "history.csv", history)
         return record.finish(
@@ -273,6 +296,7 @@ def _distil(
     soft_targets: kd.losses.SoftTargets,
     student_loss_weight: float,
     state: Path,
+    title: str = "Student",
 ) -> dict:
     distiller = kd.Distiller(
         **master.as_teacher(),
@@ -289,4 +313,44 @@ def _distil(
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    return training.fit(distiller, train, validation, epochs, "Student", state=state)
+    return training.fit(distiller, train, validation, epochs, title, state=state)
+
+
+def _quantization_aware(
+    master, pupil, train, validation, epochs, soft_targets, student_loss_weight, state, folder, class_names
+):  # fmt: skip
+    """The pupil and the file that it became: after training, trained on with rounding, or in floats."""
+
+    def train_aware(aware):
+        rounding = dataclasses.replace(pupil, model=aware)
+        more = max(1, epochs // 5)
+        return {
+            "aware": _distil(
+                master,
+                rounding,
+                train,
+                validation,
+                epochs=more,
+                learning_rate=1e-4,
+                soft_targets=soft_targets,
+                student_loss_weight=student_loss_weight,
+                state=state,
+                title="Student, rounded",
+            )
+        }
+
+    result = chain.smallest_as_good(
+        pupil.model,
+        folder / "student.tflite",
+        train_aware,
+        verification_data=pupil.prepared(validation),
+        representative_dataset=pupil.prepared(train),
+        acceptable_drop=chain.ACCEPTABLE_DROP,
+        exporting={
+            "inference_input_type": "uint8",
+            "labels": class_names,
+            "normalization": pupil.normalization,
+        },
+    )
+    results.say(str(result))
+    return dataclasses.replace(pupil, model=result.student), result.exported

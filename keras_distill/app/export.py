@@ -13,6 +13,7 @@ import tflite_export as te
 from keras_distill import card
 from keras_distill.app import examples as app_examples
 from keras_distill.app import model_file, results
+from tflite_export.quantize import needs_examples
 
 
 def run(
@@ -31,8 +32,9 @@ def run(
     Args:
         file: the `.keras` file.
         output: the `.tflite` file to write; whole or not at all.
-        quantization: None, "float16", "dynamic_int8" or "int8".
-        data: for "int8": a folder of photos, or arrays (see `keras_distill.app.examples`); of them
+        quantization: None, "float16", "dynamic_int8", "int8", "int16x8" or "int4".
+        data: for "int8" and "int16x8": a folder of photos, or arrays (see
+            `keras_distill.app.examples`); of them
             `examples` are read, from everywhere.
         input_type: "float32", "uint8" or "int8".
         labels: a text file with one class name on each line.
@@ -55,9 +57,10 @@ def run(
             raise ValueError(f"{output} would be written over: choose another --output.")
     if output.suffix != ".tflite" and not output.is_dir():
         raise ValueError(f"{output} does not end in .tflite: give such a name as --output.")
-    if quantization == "int8" and data is None:
+    if needs_examples(quantization) and data is None:
         raise ValueError(
-            "int8 measures ranges on examples: give --data, a folder of photos, or a .npy or .npz file."
+            f"{quantization} measures ranges on examples: give --data, a folder of photos, or a .npy or "
+            ".npz file."
         )
     model = model_file.read(file, normalization)
     exported = te.export(
@@ -65,7 +68,7 @@ def run(
         output,
         quantization=quantization,
         representative_dataset=_examples(Path(data), model, examples, strict)
-        if data is not None and quantization == "int8"
+        if data is not None and needs_examples(quantization)
         else None,
         num_calibration_examples=examples,
         inference_input_type=input_type,

@@ -116,3 +116,20 @@ def test_an_input_that_nothing_reads_cannot_become_integer(path, rng):
     types = {o.input_types[0] for o in flatbuffer.operators(flatbuffer.read(
         te.export(model, path, "int8", data).path.read_bytes()))}  # fmt: skip
     assert "int8" in types
+
+
+def test_what_looks_like_a_picture_and_is_none(rng, tmp_path):
+    """A spectrogram in decibels: its integers have the steps that were measured."""
+    inputs = keras.Input((12, 12, 1), name="decibels")
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="heard")(inputs))
+    x = rng.uniform(-80, 20, (40, 12, 12, 1)).astype("float32")
+    with pytest.raises(ValueError, match="normalization='measured' if it is no picture"):
+        te.export(model, tmp_path / "s.tflite", "int8", x, inference_input_type="int8")
+    exported = te.export(model, tmp_path / "s.tflite", "int8", x, "int8", normalization="measured")
+    scale, zero = exported.inputs[0].quantization
+    assert scale == pytest.approx(100 / 255, rel=0.02)
+    assert (-128 - zero) * scale == pytest.approx(-80, abs=1)
+    (compared,) = te.verify(model, exported, x).outputs.values()
+    assert compared.snr_db > 30
+    with pytest.raises(ValueError, match="does not read"):
+        te.export(model, tmp_path / "s.tflite", None, None, "int8", normalization="measured")

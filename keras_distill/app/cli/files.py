@@ -31,6 +31,7 @@ class Runtime(StrEnum):
     litert = "litert"
     tflite_runtime = "tflite-runtime"
     tensorflow = "tensorflow"
+    all = "all"
 
 
 Threads = Annotated[
@@ -43,7 +44,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="A .keras model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
     quantization: Annotated[
-        Quantization, typer.Option(help="int8 needs --data, to measure ranges on.")
+        Quantization, typer.Option(help="int8 and int16x8 need --data, to measure ranges on.")
     ] = Quantization.none,
     data: Annotated[Optional[Path], typer.Option(help=DATA)] = None,  # noqa: UP045
     examples: Annotated[int, typer.Option(min=1, help="How many of --data are read.")] = 300,
@@ -130,8 +131,11 @@ def benchmark(
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each file.")] = 50,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before them.")] = 5,
     runtime: Annotated[
-        Runtime, typer.Option(help="auto is the first that is installed.")
-    ] = Runtime.auto,
+        Optional[list[Runtime]],  # noqa: UP045
+        typer.Option(
+            help="Several times, or all that are installed, to compare them; the first that is if not given."
+        ),
+    ] = None,
     memory: Annotated[bool, typer.Option(help="Measure memory, in fresh processes.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -143,7 +147,7 @@ def benchmark(
         threads=threads,
         runs=runs,
         warmup=warmup,
-        runtime=runtime.value,
+        runtime=[one.value for one in runtime or [Runtime.auto]],
         memory=memory,
     )
 

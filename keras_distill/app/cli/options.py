@@ -36,6 +36,8 @@ class Quantization(StrEnum):
     float16 = "float16"
     dynamic_int8 = "dynamic_int8"
     int8 = "int8"
+    int16x8 = "int16x8"
+    int4 = "int4"
 
     @property
     def recipe(self) -> str | None:

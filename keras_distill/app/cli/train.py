@@ -79,6 +79,13 @@ def distill(
     quantization: Annotated[
         Quantization, typer.Option(help="Of student.tflite; int8 takes uint8 pixels.")
     ] = Quantization.int8,
+    quantization_aware: Annotated[
+        bool,
+        typer.Option(
+            "--quantization-aware",
+            help="Where the int8 file loses accuracy, distil on with its rounding in the student.",
+        ),
+    ] = False,
     seed: Annotated[
         int,
         typer.Option(min=0, max=2**32 - 1, help="Of split, weights, order and augmentation."),
@@ -144,6 +151,7 @@ def distill(
         temperature=temperature,
         student_loss_weight=student_loss_weight,
         quantization=quantization.recipe,
+        quantization_aware=quantization_aware,
         seed=seed,
         augment=augment,
         validation_split=validation_split,

@@ -11,6 +11,7 @@ import pytest
 import tflite_export as te
 from keras_distill import card, data, students
 from keras_distill.app import distill
+from tflite_export import chain
 
 
 def test_all_files_are_there_and_nothing_else(finished):
@@ -182,3 +183,24 @@ def test_strict_refuses_photos_that_cannot_be_read(finished, photos, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 25 photos cannot be read: .*bad\.jpg: it is empty"):
         distill.run(tmp_path / "photos", tmp_path / "out", **usual)
     assert not (tmp_path / "out").exists()
+
+
+def test_quantization_aware_trains_on_where_the_file_is_worse(
+    finished, photos, tmp_path, monkeypatch
+):
+    after = [chain.AFTER]
+    monkeypatch.setattr(chain._Files, "worse", lambda self, one: 0.1 if one.name in after else 0.0)
+    arguments = {"teacher": finished[0] / "teacher.keras", "student": "resnet8", "epochs": 2}
+    summary = distill.run(
+        photos, tmp_path / "out", image_size=16, quantization_aware=True, batch_size=8, **arguments
+    )
+    assert summary["arguments"]["quantization_aware"] is True
+    assert summary["exported"]["agreement"] == 1.0  # with the float student of the file
+    student = keras.models.load_model(tmp_path / "out" / "student.keras")
+    assert type(student).__name__ == "Functional"
+    assert te.load(tmp_path / "out" / "student.tflite").inputs[0].dtype == "uint8"
+    assert not (tmp_path / "out" / "unfinished").exists()
+    with pytest.raises(ValueError, match="quantization_aware is for quantization='int8'"):
+        distill.run(
+            photos, tmp_path / "x", quantization_aware=True, quantization="float16", **arguments
+        )

@@ -293,3 +293,16 @@ def test_what_a_file_does_not_say(tmp_path):
     np.testing.assert_array_equal(given.inputs(np.array([0.0, 255.0])), [0, 1])
     with pytest.raises(ValueError, match="mean and std are finite, and std is above 0"):
         model_file.read(tmp_path / "plain.keras", (float("nan"), 255.0))
+
+
+def test_benchmark_puts_runtimes_side_by_side(exported, capsys):
+    arguments = ["benchmark", exported, "--runtime", "litert", "--runtime", "tensorflow"]
+    code, out, _ = call(capsys, *arguments, "--no-memory", "--runs", "2", "--json")
+    assert code == 0
+    said = json.loads(out)
+    assert [one["runtime"] for one in said] == ["litert", "tensorflow"]
+    assert {one["needs"] for one in said} == {te.minimum_runtime(exported).release}
+    code, out, _ = call(capsys, *arguments, "--no-memory", "--runs", "2")
+    assert code == 0
+    assert "runs" in out
+    assert "tenso" in out

@@ -1,0 +1,200 @@
+"""Each kind of layer: the int8 file answers as the model that rounds, step for step."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+import tflite_export as te
+from tflite_export import flatbuffer
+from tflite_export.convert_quantized import convert_quantized
+
+SHAPE = (8, 8, 4)
+
+
+def _steps(x):
+    return L.Reshape((16, 16))(x)
+
+
+def _squeeze_and_excite(x):
+    y = L.Conv2D(8, 3, activation="relu")(x)
+    z = L.Reshape((1, 1, 8))(L.GlobalAveragePooling2D()(y))
+    z = L.Conv2D(8, 1, activation="hard_sigmoid")(L.Conv2D(4, 1, activation="relu")(z))
+    return L.Multiply()([y, z])
+
+
+def _attention(**how):
+    def attend(x):
+        y = L.Dense(8)(_steps(x))
+        return L.Add()(
+            [y, L.MultiHeadAttention(2, 4, kernel_initializer="orthogonal")(y, y, **how)]
+        )
+
+    return attend
+
+
+def _shared(x):
+    layer = L.Conv2D(4, 3, activation="relu")
+    return L.Concatenate()([layer(x), layer(x * 2.0)])
+
+
+def _nested(x):
+    inner = keras.Sequential(
+        [L.Input(SHAPE), L.Conv2D(6, 3, use_bias=False), L.BatchNormalization()]
+    )
+    return L.ReLU()(inner(x))
+
+
+def _residual(x):
+    y = L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=False)(x))
+    return L.ReLU(6.0)(x + y)
+
+
+ALL_INTEGERS = {
+    "conv, relu": lambda x: L.Conv2D(6, 3, activation="relu")(x),
+    "conv, swish": lambda x: L.Conv2D(6, 3, activation="swish")(x),
+    "conv, hard sigmoid": lambda x: L.Conv2D(6, 3, activation="hard_sigmoid")(x),
+    "conv, gelu": lambda x: L.Conv2D(6, 3, activation="gelu")(x),
+    "conv, tanh": lambda x: L.Conv2D(6, 3, activation="tanh")(x),
+    "conv, batch norm, hard swish": lambda x: L.Activation("hard_silu")(
+        L.BatchNormalization()(L.Conv2D(6, 3)(x))
+    ),
+    "leaky": lambda x: L.LeakyReLU(0.1)(L.Conv2D(6, 3)(x)),
+    "prelu": lambda x: L.PReLU("uniform", shared_axes=[1, 2])(L.Conv2D(6, 3)(x)),
+    "depthwise, batch norm": lambda x: L.ReLU()(L.BatchNormalization()(L.DepthwiseConv2D(3)(x))),
+    "conv1d, batch norm": lambda x: L.ReLU()(L.BatchNormalization()(L.Conv1D(6, 3)(_steps(x)))),
+    "depthwise 1d": lambda x: L.DepthwiseConv1D(3, activation="relu")(_steps(x)),
+    "separable, batch norm": lambda x: L.ReLU()(L.BatchNormalization()(L.SeparableConv2D(6, 3)(x))),
+    "separable 1d, swish": lambda x: L.SeparableConv1D(6, 3, activation="swish")(_steps(x)),
+    "transposed": lambda x: L.Conv2DTranspose(6, 3, strides=2, activation="relu")(x),
+    "transposed, batch norm": lambda x: L.ReLU()(
+        L.BatchNormalization()(L.Conv2DTranspose(6, 3, strides=2, use_bias=False)(x))
+    ),
+    "dense, softmax": lambda x: L.Dense(5, activation="softmax")(L.Flatten()(x)),
+    "dense, sigmoid": lambda x: L.Dense(1, activation="sigmoid")(L.Flatten()(x)),
+    "dense on steps": lambda x: L.Dense(6, activation="relu")(_steps(x)),
+    "einsum": lambda x: L.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d")(_steps(x)),
+    "batch norm first": lambda x: L.Conv2D(6, 3)(L.ReLU()(L.BatchNormalization()(x))),
+    "rescaling": lambda x: L.Conv2D(6, 3)(L.Rescaling(0.3, offset=-0.5)(x)),
+    "normalization": lambda x: L.Conv2D(6, 3)(
+        L.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])(x)
+    ),
+    "concatenation": lambda x: L.Concatenate()(
+        [L.Conv2D(4, 3, activation="relu")(x), L.Conv2D(4, 3)(x) * 3]
+    ),
+    "maximum": lambda x: L.Maximum()([L.Conv2D(4, 3)(x), L.Conv2D(4, 3)(x)]),
+    "pools": lambda x: L.AveragePooling2D(2)(L.MaxPooling2D(2)(L.ZeroPadding2D()(x))),
+    "bilinear": lambda x: L.Conv2D(4, 3)(L.UpSampling2D(interpolation="bilinear")(x)),
+    "squeeze and excite": _squeeze_and_excite,
+    "operations": lambda x: ops.relu6(L.Conv2D(6, 3)(x) + 3.0) * (1 / 6),
+    "three summands": lambda x: L.Add()([L.Conv2D(4, 3)(x) for _ in range(3)]),
+    "average": lambda x: L.Average()([L.Conv2D(4, 3)(x), L.Conv2D(4, 3)(x)]),
+    "attention": _attention(),
+    "causal attention": _attention(use_causal_mask=True),
+    "shared": _shared,
+    "nested": _nested,
+    "residual": _residual,
+    "an inner output": lambda x: (lambda y: [y, L.ReLU()(y)])(L.Conv2D(4, 3)(x)),
+}
+# Layers of which TFLite has no integer operators, or of which nothing is known.
+SOME_FLOATS = {
+    "elu": (lambda x: L.Conv2D(6, 3, activation="elu", name="odd")(x), {"ELU"}),
+    "layer norm": (
+        lambda x: L.Dense(6)(L.LayerNormalization(name="odd")(_steps(x))),
+        {"RSQRT", "MUL"},
+    ),
+    "custom": (lambda x: L.Conv2D(4, 3)(Wave(name="odd")(L.Conv2D(4, 3)(x))), {"SIN"}),
+    "lambda": (lambda x: L.Conv2D(4, 3)(L.Lambda(ops.sin, name="odd")(x)), {"SIN"}),
+    "lstm": (
+        lambda x: L.Dense(4)(L.LSTM(4, unroll=True, name="odd")(_steps(x))),
+        {"TANH", "LOGISTIC"},
+    ),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wave(L.Layer):
+    def call(self, x):
+        return ops.sin(x)
+
+
+def build(head):
+    """A network whose BatchNormalization has other factors than 1, some of them negative."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input(SHAPE)
+    model = keras.Model(image, head(image))
+    rng = np.random.default_rng(2)
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            gamma = rng.uniform(0.5, 1.5, gamma.shape) * rng.choice([-1, 1], gamma.shape)
+            layer.set_weights([gamma, beta + 0.1, mean + 0.2, variance * 1.5])
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(3).normal(size=(32, *SHAPE)).astype("float32")
+
+
+def _compare(model, x):
+    """Shares of answers within so many steps, decibels, and the operators on floats."""
+    aware = te.quantize_aware(model, x)
+    content = convert_quantized(aware).content
+    tree = flatbuffer.read(content)
+    floats = {
+        o.name
+        for o in flatbuffer.operators(tree)
+        if "float32" in o.output_types and not {"int8", "uint8"} & set(o.input_types)
+    }
+    wanted, found = aware.predict(x, verbose=0), te.load(content).run(x)
+    pairs = list(zip(keras.tree.flatten(wanted), keras.tree.flatten(found), strict=True))
+    ends = tree.subgraphs[0].outputs
+    for (one, other), end in zip(pairs, ends, strict=True):
+        stored = flatbuffer.maker(tree, int(end), through=["DEQUANTIZE"]).step
+        step = stored or max(np.ptp(one) / 255, 1e-9)
+        assert np.mean(np.abs(one - other) <= 2.1 * step) >= 0.98
+        assert 10 * np.log10(np.sum(one**2) / max(np.sum((one - other) ** 2), 1e-20)) > 30
+    return aware, floats
+
+
+@pytest.mark.parametrize("name", ALL_INTEGERS)
+def test_the_file_has_integers_alone_and_answers_alike(name, x):
+    model = build(ALL_INTEGERS[name])
+    aware, floats = _compare(model, x)
+    assert not floats
+    assert not aware.coverage().in_float
+    # Rounding is there at all: it differs from floats, by little.
+    plain, rounded = (keras.tree.flatten(m.predict(x, verbose=0)) for m in (model, aware))
+    for one, other in zip(plain, rounded, strict=True):
+        assert 1e-5 < np.sqrt(np.mean((one - other) ** 2)) / np.std(one) < 0.1
+
+
+@pytest.mark.parametrize("name", SOME_FLOATS)
+def test_other_layers_stay_in_floats_and_are_named(name, x):
+    head, operators = SOME_FLOATS[name]
+    aware, floats = _compare(build(head), x)
+    assert aware.coverage().in_float == ["odd"]
+    assert operators <= floats
+    with pytest.raises(ValueError, match=r"\['odd'\] in floats"):
+        te.quantize_aware(build(head), strict=True)
+
+
+def test_two_inputs_and_outputs_of_other_types(rng):
+    words, image = keras.Input((6,), dtype="int32", name="words"), keras.Input(SHAPE, name="image")
+    seen = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu")(image))
+    read = L.GlobalAveragePooling1D()(L.Embedding(20, 8)(words))
+    both = L.Concatenate()([seen, read])
+    model = keras.Model(
+        {"words": words, "image": image},
+        {"kind": L.Dense(3, name="kind")(both), "size": L.Dense(1)(both)},
+    )
+    x = {
+        "words": rng.integers(0, 20, (32, 6)).astype("int32"),
+        "image": rng.normal(size=(32, *SHAPE)).astype("float32"),
+    }
+    aware = te.quantize_aware(model, x)
+    found = te.load(convert_quantized(aware).content).run(x)
+    for name, wanted in aware.predict(x, verbose=0).items():
+        assert np.abs(found[name] - wanted).max() <= 2.1 * np.ptp(wanted) / 255

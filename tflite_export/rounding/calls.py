@@ -1,0 +1,140 @@
+"""Which layers a model runs, in which order, and which reads what another wrote.
+
+    for call in trace(model).calls:
+        print(call.layer.name, call.reads, call.writes, call.inside)
+
+The model is traced once and nothing is computed. Functional, nested and subclassed models are seen alike;
+the operations of a functional model (`x + y`) count as layers. What a layer returns as it was given, as
+`Dropout` outside of training, keeps its number, so that its reader is seen to read what was before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tflite_export.signature import Signature
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of one layer.
+
+    Attributes:
+        layer: a `keras.Layer`, or an operation of a functional model.
+        reads, writes: numbers of the float tensors that go in and come out.
+        inside: the layers that it called itself.
+        masked: whether it was given a mask.
+    """
+
+    layer: Any
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    inside: tuple[Any, ...] = ()
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The calls of one pass, each after those that it holds, and the tensors at the model's ends."""
+
+    calls: tuple[LayerCall, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def trace(model: Any, input_shape: Any = None) -> Trace:
+    """Run `model` once on symbols.
+
+    Raises:
+        ValueError: the sizes of its input are not known (see `Signature.of`).
+    """
+    import tensorflow as tf
+
+    signature = Signature.of(model, input_shape, batch_size=1)
+    calls: list[LayerCall] = []
+    running: list[tuple[Any, list[Any]]] = []
+    alive: dict[int, Any] = {}  # a tensor that is gone may lend its id to another
+
+    def numbers(structure: Any) -> tuple[int, ...]:
+        tensors = [t for t in keras.tree.flatten(structure) if is_float(t)]
+        alive.update((id(t), t) for t in tensors)
+        return tuple(map(id, tensors))
+
+    def note(layer: Any, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if running:
+            running[-1][1].append(layer)
+        running.append((layer, []))
+        reads = numbers((args, kwargs))
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            _, inside = running.pop()
+        masked = kwargs.get("mask") is not None
+        calls.append(LayerCall(layer, reads, numbers(result), tuple(inside), masked))
+        return result
+
+    ends: list[tuple[int, ...]] = []
+
+    def run(*flat: Any) -> None:
+        outputs = signature.call(flat)
+        ends.extend((numbers(flat), numbers(outputs)))
+
+    specs = [tf.TensorSpec(one.shape, one.dtype) for one in signature.inputs]
+    with contextlib.ExitStack() as stack:
+        for layer in layers_and_operations(model):
+            if layer is not model:
+                call = functools.partial(note, layer, layer.call)
+                stack.enter_context(replaced(layer, "call", call))
+        tf.function(run, autograph=False).get_concrete_function(*specs)
+    return Trace(tuple(calls), *ends)
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is a tensor of floats."""
+    return hasattr(value, "shape") and "float" in str(getattr(value, "dtype", ""))
+
+
+def layers_and_operations(model: Any) -> list[Any]:
+    """Every layer in `model`, those in layers too, and the operations of functional models."""
+    found = list(model._flatten_layers())  # layers inside of layers are in no public list
+    for layer in tuple(found):
+        found += [one for one in getattr(layer, "operations", ()) if one not in found]
+    return list({id(one): one for one in found}.values())
+
+
+def paths(model: Any) -> dict[int, str]:
+    """The name of each layer, by `id`: `"outer/inner"` for a layer in a layer."""
+    named: dict[int, str] = {}
+
+    def visit(holder: Any, prefix: str) -> None:
+        held = list(getattr(holder, "operations", ()))
+        held += holder._flatten_layers(include_self=False, recursive=False)
+        for one in {id(h): h for h in held}.values():
+            if id(one) not in named:
+                named[id(one)] = prefix + one.name
+                if isinstance(one, keras.Layer):
+                    visit(one, f"{prefix}{one.name}/")
+
+    visit(model, "")
+    return named
+
+
+@contextlib.contextmanager
+def replaced(layer: Any, attribute: str, value: Any) -> Iterator[None]:
+    """Within this context `layer.attribute` is `value`, past what Keras does when one sets attributes."""
+    own = attribute in vars(layer)
+    before = vars(layer).get(attribute)
+    object.__setattr__(layer, attribute, value)
+    try:
+        yield
+    finally:
+        if own:
+            object.__setattr__(layer, attribute, before)
+        else:
+            object.__delattr__(layer, attribute)

@@ -1,0 +1,50 @@
+"""From the steps of one integer tensor to those of another, as operands of a concatenation need it.
+
+    x = marked(x)                                       # while the model is traced
+    model = requantized(flatbuffer.read(content))       # each mark is a QUANTIZE, from integers to integers
+
+TensorFlow's converter drops a rounding right behind another one, and then finds that the steps differ. A
+mark between the two keeps both: an operator that does nothing, which the converter does not see through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.damage import operator_name
+
+_ALMOST_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+def marked(x: Any) -> Any:
+    """`x` itself, by a LEAKY_RELU of slope 1."""
+    import tensorflow as tf
+
+    return tf.nn.leaky_relu(x, _ALMOST_ONE)
+
+
+def requantized(model: Any) -> Any:
+    """`model` with a QUANTIZE in the place of each mark."""
+    code = None
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            name = operator_name(model.operatorCodes[operator.opcodeIndex])
+            if name != "LEAKY_RELU" or operator.builtinOptions.alpha != _ALMOST_ONE:
+                continue
+            code = _code(model) if code is None else code
+            operator.opcodeIndex = code
+            operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+            operator.builtinOptions = schema.QuantizeOptionsT()
+    return model
+
+
+def _code(model: Any) -> int:
+    """The number of QUANTIZE of a version that goes from integers to integers."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 2
+    model.operatorCodes = [*model.operatorCodes, code]
+    return len(model.operatorCodes) - 1
