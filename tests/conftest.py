@@ -21,3 +21,8 @@ def _same_seed_for_every_test():
 def rng():
     """A NumPy generator, the same in every test."""
     return np.random.default_rng(7)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: processes take whole files, and none is to be waited for at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_readme.py"))
