@@ -58,6 +58,11 @@ def fitted(distiller, data, epochs: int) -> None:
     distiller.fit(*data, batch_size=64, epochs=epochs, verbose=0)
 
 
+def spread(values: list[float]) -> float:
+    """Standard deviation of the seeds; 0 of a single one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -94,10 +99,7 @@ def main() -> None:
     print(f"{'':22s} {'clean':>14s} {'attacked':>14s}")
     for name, pairs in found.items():
         columns = zip(*pairs, strict=True)
-        shown = [
-            f"{100 * statistics.mean(one):.1f} ± {100 * statistics.stdev(one):.1f} %"
-            for one in columns
-        ]
+        shown = [f"{100 * statistics.mean(one):.1f} ± {100 * spread(one):.1f} %" for one in columns]
         print(f"{name:22s} {shown[0]:>14s} {shown[1]:>14s}")
 
 

@@ -180,7 +180,10 @@ def main() -> None:
     print(f"{exported.path}: {exported.size_bytes:,} bytes")
     print(" " * 20, "   ".join(f"{labels:6,} labels" for labels in (FEW, len(x))))
     for name, columns in found.items():
-        values = [(100 * statistics.mean(v), 100 * statistics.stdev(v)) for v in columns.values()]
+        values = [
+            (100 * statistics.mean(v), 100 * (statistics.stdev(v) if len(v) > 1 else 0.0))
+            for v in columns.values()
+        ]
         print(f"{name:20s}", "   ".join(f"{mean:5.1f} ± {std:.1f} %" for mean, std in values))
 
 

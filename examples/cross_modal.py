@@ -207,7 +207,7 @@ def main() -> None:
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     print(f"{exported.path}: {exported.size_bytes:,} bytes")
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:24s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

@@ -106,7 +106,7 @@ def main() -> None:
             note(f"student of all, {weighting}", taught(ensemble, data, seed, epochs))
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:28s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

@@ -86,7 +86,7 @@ def main() -> None:
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     for name in sorted(found):
         values = found[name]
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:20s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

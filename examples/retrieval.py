@@ -113,7 +113,7 @@ def main() -> None:
             found.setdefault(name, []).append(recall(embedded, y[~seen]))
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:28s} recall@1 {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

@@ -86,7 +86,7 @@ def main() -> None:
             agreement = te.verify(distilled, exported, x_test).agreement
             print(f"{arguments.output}: {exported.size_bytes:,} bytes, agreement {agreement:.2%}")
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:20s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

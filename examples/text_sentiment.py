@@ -204,7 +204,7 @@ def main() -> None:
     print(f"{exported.path}: {exported.size_bytes:,} bytes, agreement {agreement:.2%}")
     print(f"{len(texts):,} sentences to learn from, {len(y_test):,} to test")
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:32s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

@@ -109,6 +109,11 @@ def distilled(teacher: keras.Model, student: keras.Model, x, epochs: int) -> ker
     return student
 
 
+def spread(values: list[float]) -> float:
+    """Standard deviation of the seeds; 0 of a single one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="lines of ham or spam, tab, message; else the stand-in")
@@ -164,7 +169,7 @@ def main() -> None:
     print(f"{'':30s}{'accuracy':>14s}{f'F1 of {names[1]}':>16s}")
     for name, pairs in found.items():
         shown = [
-            f"{100 * statistics.mean(one):.1f} ± {100 * statistics.stdev(one):.1f} %"
+            f"{100 * statistics.mean(one):.1f} ± {100 * spread(one):.1f} %"
             for one in zip(*pairs, strict=True)
         ]
         print(f"{name:30s}{shown[0]:>14s}{shown[1]:>16s}")

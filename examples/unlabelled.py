@@ -109,7 +109,7 @@ def main() -> None:
             found.setdefault(name, []).append(float(np.mean(right)))
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:24s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
 
 

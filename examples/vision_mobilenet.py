@@ -158,7 +158,7 @@ def main() -> None:
             latency = te.benchmark(exported, num_threads=1).median_ms
         print(f"Seed {seed + 1} of {seeds} done.", flush=True)
     for name, values in found.items():
-        std = statistics.stdev(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:28s} {100 * statistics.mean(values):.1f} ± {100 * std:.1f} %")
     print(f"The file has {exported.size_bytes:,} bytes and takes {latency:.2f} ms on one thread.")
 
