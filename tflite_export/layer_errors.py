@@ -60,9 +60,8 @@ def layer_errors(aware: QuantizeAware, exported: Any, x: Any) -> list[LayerError
         one = {name: np.asarray(a)[number : number + 1] for name, a in arrays.items()}
         tensors = _tensors(exported, one)
 
-        def see(name: str, value: Any, ends: tuple[float, float], tensors: Any = tensors) -> Any:
+        def see(name: str, value: Any, step: float, tensors: Any = tensors) -> Any:
             """The file's values in the place of the model's, where it has the same steps."""
-            step = (ends[1] - ends[0]) / 255
             wanted = np.asarray(value)
             same = [
                 values.reshape(wanted.shape)

@@ -75,7 +75,7 @@ class QuantizeAware(Altered):
                 of_layer[id(layer)] = install(placement, path, mode, constraints, like)
         made += of_layer.values()
         for number in plan.inputs:
-            edges.make(f"input_{number}")
+            edges.make(f"input_{number}", spread=True)
         self.range_quantizers = [q for one in (edges, *made) for q in one.made.values()]
         self.keep("_arguments", {"keep_float": list(keep_float), "preserve": preserve})
         self.keep("_plan", plan)
@@ -119,9 +119,9 @@ class QuantizeAware(Altered):
             yield
 
     @contextlib.contextmanager
-    def watched_by(self, see: Callable[[str, Any, tuple[float, float]], Any]) -> Iterator[None]:
-        """Within this context `see(place, value, (lowest, highest))` gives what goes on in a rounded value's
-        place; for models that run eagerly."""
+    def watched_by(self, see: Callable[[str, Any, float], Any]) -> Iterator[None]:
+        """Within this context `see(place, value, step)` gives what goes on in a rounded value's place; for
+        models that run eagerly."""
         with self._mode.set(see=see):
             yield
 

@@ -70,9 +70,9 @@ class Quantizers:
     mode: Mode
     made: dict[str, RangeQuantizer] = field(default_factory=dict)
 
-    def make(self, place: str, room_below: float = 0.0) -> None:
+    def make(self, place: str, **how: Any) -> None:
         name = f"{self.path}_{place}".replace("/", "_")
-        self.made[place] = RangeQuantizer(room_below=room_below, name=name)
+        self.made[place] = RangeQuantizer(name=name, **how)
 
     def share(self, x: Any, rounded: Any) -> Any:
         """`rounded` in the place of `x`, as far as this layer's rounding counts."""
@@ -95,7 +95,7 @@ class Quantizers:
             return x
         stored = quantizer(x, training=self.mode.training)
         if self.mode.see is not None:
-            stored = self.mode.see(f"{self.path} {place}", stored, quantizer.ends)
+            stored = self.mode.see(f"{self.path} {place}", stored, quantizer.step)
         return self.share(x, stored)
 
 
@@ -117,7 +117,7 @@ def install(
     layer, rule = placement.layer, placement.rule
     quantizers = Quantizers(path, mode)
     for number in placement.rounds_inputs:
-        quantizers.make(f"input_{number}", BELOW if rule.masks else 0.0)
+        quantizers.make(f"input_{number}", room_below=BELOW if rule.masks else 0.0)
     if rule.output == "joined":
         quantizers.make("inputs")
     if isinstance(layer, SEPARABLE) and rule.kernels:

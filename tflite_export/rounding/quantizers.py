@@ -54,13 +54,17 @@ class RangeQuantizer(keras.layers.Layer):
         quantizer: a `tfmot.quantization.keras.quantizers` object without axes; by default its
             `MovingAverageQuantizer(8, per_axis=False, symmetric=False, narrow_range=False)`.
         room_below: how far the range goes on below the lowest value, for scores that a mask takes down.
+        spread: one step less between the ends. 256 pixels from -1 to 1 would lie halfway between 255
+            steps otherwise, all of them, and whoever rounds halves the other way would be a step off.
 
     Until it has seen anything it passes values as they are.
     """
 
-    def __init__(self, quantizer: Any = None, room_below: float = 0.0, **kwargs: Any):
+    def __init__(
+        self, quantizer: Any = None, room_below: float = 0.0, spread: bool = False, **kwargs: Any
+    ):
         super().__init__(dtype="float32", **kwargs)
-        self._room_below = room_below
+        self._room_below, self._spread = room_below, spread
         if quantizer is None:
             quantizer = tfmot().quantization.keras.quantizers.MovingAverageQuantizer(
                 num_bits=8, per_axis=False, symmetric=False, narrow_range=False
@@ -71,9 +75,15 @@ class RangeQuantizer(keras.layers.Layer):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Lowest and highest value, 0 among them; (0, 0) before it saw any."""
+        """Lowest and highest value that were seen, 0 among them; (0, 0) before it saw any."""
         low, high = (float(self._range[name].numpy()) for name in ("min_var", "max_var"))
         return low, high
+
+    @property
+    def step(self) -> float:
+        """The distance between two values that it tells apart."""
+        low, high = self.ends
+        return (high - low + self._room_below) / 255 * (255 / 254 if self._spread else 1)
 
     def observe(self, low: Any, high: Any) -> None:
         """Widen the range to these two values."""
@@ -111,9 +121,11 @@ class RangeQuantizer(keras.layers.Layer):
         import tensorflow as tf
 
         result = self._quantizer(x, training, variables)
-        if not self._room_below:
+        if not self._room_below and not self._spread:
             return result
-        low, high = variables["min_var"] - self._room_below, variables["max_var"]
+        low, high = variables["min_var"], variables["max_var"]
+        slack = (high - low) / 508 if self._spread else 0.0
+        low, high = low - self._room_below - slack, high + slack
         return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
 
 
