@@ -29,7 +29,7 @@ from tflite_export.convert import ConversionError, float32_policies
 from tflite_export.coverage import Coverage, covered
 from tflite_export.rounding.activations import MEASURED, Range
 from tflite_export.rounding.calls import is_float, layers_and_operations, paths, trace
-from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of
+from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of, described
 from tflite_export.rounding.layers import Mode, Quantizers, attend, install
 from tflite_export.rounding.placement import Placement, place
 from tflite_export.signature import Signature
@@ -47,6 +47,7 @@ class QuantizeAware(Altered):
         keep_float: Sequence[str] = (),
         preserve: str | None = None,
         name: str | None = None,
+        clusters: Mapping[str, Any] | None = None,
     ):
         super().__init__(student, name)
         named = paths(student)
@@ -65,7 +66,9 @@ class QuantizeAware(Altered):
         for placement in plan.placements:
             if _does_something(placement):
                 layer, path = placement.layer, named[id(placement.layer)]
-                constraints = constraints_of(layer, placement.rule.kernels, preserve, path)
+                constraints = constraints_of(
+                    layer, placement.rule.kernels, preserve, path, clusters
+                )
                 self.constraints += list(constraints.values())
                 steps = placement.like
                 like = None
@@ -171,7 +174,8 @@ class QuantizeAware(Altered):
         return student
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._arguments}
+        clusters = described(self.constraints)
+        return {**super().get_config(), **self._arguments, "clusters": clusters}
 
 
 def quantize_aware(

@@ -68,7 +68,10 @@ class EMATeacher(ModelTeacher):
             raise ValueError(
                 "EMATeacher copies the student, which has no weights yet: call it on a batch first."
             )
-        copy = keras.models.clone_model(student)
+        if type(student).__module__.partition(".")[0] == "keras":
+            copy = keras.models.clone_model(student)
+        else:  # which would make a plain model of a class that is functional and does more
+            copy = type(student).from_config(student.get_config())
         if not copy.built:  # a subclassed model
             copy.build_from_config(student.get_build_config())
         copy.set_weights(student.get_weights())

@@ -146,6 +146,14 @@ def test_the_tapped_logits_are_those_that_are_stored(net, examples):
     assert len(values) <= 256
 
 
+def test_its_own_average_teaches_it(aware, photos, examples):
+    teacher = kd.teachers.EMATeacher(0.9)
+    distiller = kd.Distiller(teacher, aware, kd.losses.SoftTargets(4.0), student_loss_weight=0.5)
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = distiller.fit(examples, photos[1], verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize("kind", ["float32", "uint8", "int8"])
 @pytest.mark.parametrize("mean", [127.5, 128.0])
 def test_pixels_go_in_exactly(aware, photos, kind, mean, tmp_path):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from tflite_export.signature import Signature
 
@@ -30,6 +31,7 @@ class LayerCall:
         reads, writes: numbers of the float tensors that go in and come out.
         inside: the layers that it called itself.
         masked: whether it was given a mask.
+        fills: whether it was given a constant other than 0 to fill in, which may be beyond all that goes in.
     """
 
     layer: Any
@@ -37,6 +39,7 @@ class LayerCall:
     writes: tuple[int, ...]
     inside: tuple[Any, ...] = ()
     masked: bool = False
+    fills: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,17 @@ def trace(model: Any, input_shape: Any = None) -> Trace:
         finally:
             _, inside = running.pop()
         masked = kwargs.get("mask") is not None
-        calls.append(LayerCall(layer, reads, numbers(result), tuple(inside), masked))
+        if isinstance(layer, keras.layers.Softmax) and len(args) > 1:
+            masked = masked or args[1] is not None
+        fills = bool(np.any(np.asarray(kwargs.get("constant_values") or 0) != 0))
+        calls.append(LayerCall(layer, reads, numbers(result), tuple(inside), masked, fills))
         return result
 
     ends: list[tuple[int, ...]] = []
 
     def run(*flat: Any) -> None:
+        calls.clear()  # TensorFlow traces twice where variables are made
+        ends.clear()
         outputs = signature.call(flat)
         ends.extend((numbers(flat), numbers(outputs)))
 

@@ -8,7 +8,7 @@ Both are Keras layers, for the variables that they have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -86,14 +86,27 @@ def _nearest(kernel: Any, centroids: Any) -> Any:
 
 
 def constraints_of(
-    layer: Any, kernels: Sequence[Any], preserve: str | None, path: str
+    layer: Any,
+    kernels: Sequence[Any],
+    preserve: str | None,
+    path: str,
+    saved: Mapping[str, Any] | None = None,
 ) -> dict[str, keras.layers.Layer]:
-    """{attribute: what keeps the form that this kernel of `layer` has}."""
+    """{attribute: what keeps the form that this kernel of `layer` has}.
+
+    Args:
+        saved: of a model that is being loaded, whose weights come later: what `described` returned.
+    """
     found: dict[str, keras.layers.Layer] = {}
     for kernel in kernels if preserve else ():
         value = getattr(layer, kernel.attribute).numpy()
         name = f"{path}_{kernel.attribute}_kept".replace("/", "_")
         values = np.unique(value)
+        if saved is not None and preserve == "clusters":
+            if name in saved:
+                count, zeros = saved[name]
+                found[kernel.attribute] = Clusters(value, np.zeros(count), zeros, name=name)
+            continue
         if preserve == "sparsity":
             found[kernel.attribute] = Zeros(value, name=name)
         elif len(values) <= min(_MOST_CLUSTERS, value.size // 2):
@@ -101,6 +114,12 @@ def constraints_of(
     for attribute, one in found.items():
         object.__setattr__(one, "place", (layer, attribute))
     return found
+
+
+def described(constraints: Sequence[Any]) -> dict[str, Any]:
+    """{name: (number of centroids, whether zeros are kept)} of those that are clusters."""
+    clusters = [one for one in constraints if isinstance(one, Clusters)]
+    return {one.name: [int(one.centroids.shape[0]), one.zeros is not None] for one in clusters}
 
 
 def constrain(student: Any, copy: Any, constraints: Sequence[Any]) -> None:
@@ -112,4 +131,4 @@ def constrain(student: Any, copy: Any, constraints: Sequence[Any]) -> None:
         copy.variables[ours[id(variable)]].assign(one(keras.ops.convert_to_tensor(variable)))
 
 
-__all__ = ["PRESERVED", "Clusters", "Zeros", "constrain", "constraints_of"]
+__all__ = ["PRESERVED", "Clusters", "Zeros", "constrain", "constraints_of", "described"]

@@ -91,8 +91,7 @@ class Quantizers:
             return x if self.mode.observing else self.share(x, rounded(x, fixed))
         quantizer = self.made[place]
         if self.mode.observing:
-            quantizer.observe(ops.min(x), ops.max(x))
-            return x
+            return quantizer(x, observing=True)
         stored = quantizer(x, training=self.mode.training)
         if self.mode.see is not None:
             stored = self.mode.see(f"{self.path} {place}", stored, quantizer.step)
@@ -159,8 +158,13 @@ class _Rounded:
             return result
         if self._placement.ends and output != MEASURED and self._quantizers.mode.training:
             return result  # a probability that is rounded to 0 has no logarithm to learn from
+        # Without a mark the converter would make integers of the last operator of a layer of floats.
+        mark = self._quantizers.mode.for_file and self._rule.inside == "float"
         return keras.tree.map_structure(
-            lambda t: self._quantizers("output", t, output) if is_float(t) else t, result
+            lambda t: (
+                self._quantizers("output", marked(t) if mark else t, output) if is_float(t) else t
+            ),
+            result,
         )
 
     def _inputs(self, args: Any, kwargs: Any) -> Any:
@@ -177,7 +181,10 @@ class _Rounded:
             if joined:
                 mark = self._quantizers.mode.for_file and count in self._placement.requantizes
                 return self._quantizers("inputs", marked(x) if mark else x)
-            return self._quantizers(f"input_{count}", x) if count in places else x
+            if count not in places:
+                return x
+            mark = self._quantizers.mode.for_file and count in self._placement.requantizes
+            return self._quantizers(f"input_{count}", marked(x) if mark else x)
 
         if joined and self._quantizers.mode.training:  # the range of all, before any is rounded
             self._quantizers("inputs", _extremes((args, kwargs)))
@@ -189,9 +196,10 @@ class _Rounded:
         rule, mode, layer = self._rule, self._quantizers.mode, self._layer
         if rule.affine and mode.for_file and not self._placement.folded:
             return _channelwise(args[0] if args else kwargs["inputs"], *_factors(layer))
-        if rule.masks and kwargs.get("mask") is not None and "input_0" in self._quantizers.made:
-            lowest = self._quantizers.made["input_0"].lowest()
-            return self._original(ops.where(kwargs["mask"], args[0], lowest))
+        mask = kwargs.get("mask") if len(args) < 2 else args[1]
+        if rule.masks and mask is not None and "input_0" in self._quantizers.made:
+            lowest = ops.cast(self._quantizers.made["input_0"].lowest(), args[0].dtype)
+            return self._original(ops.where(mask, args[0], lowest))
         if _partial_results(self._placement):
             return self._chained(args[0])
         if isinstance(layer, SEPARABLE) and rule.kernels:
@@ -240,6 +248,8 @@ class _Rounded:
 
     def _chained(self, inputs: Any) -> Any:
         kind = type(self._layer)
+        if len({len(one.shape) for one in inputs}) > 1:  # Keras aligns them in its own way
+            return self._original(inputs)
         total = inputs[0]
         for number, one in enumerate(inputs[1:]):
             total = CHAINED[kind](total, one)

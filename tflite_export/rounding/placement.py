@@ -167,6 +167,9 @@ class _Placing:
         if rule is not FLOAT:
             unknown = tuple(n for n, one in enumerate(known) if not one)
             made = dataclasses.replace(made, rounds_inputs=unknown)
+            if rule.masks and call.masked:  # with room for what the mask takes down
+                again = (0,) if call.reads[0] in self._stored else ()
+                made = dataclasses.replace(made, rounds_inputs=(0,), requantizes=again)
         if self._is_left_to_reader(call, rule):
             self._pending[call.writes[0]] = made
             return made
@@ -201,11 +204,12 @@ def _both(one: Placement, other: Placement) -> Placement:
         folded=one.folded and other.folded,
         requantizes=tuple(sorted({*one.requantizes, *other.requantizes})),
         ends=one.ends or other.ends,
+        like=one.like if one.like == other.like else None,
     )
 
 
 def _rule(call: LayerCall) -> Rule:
-    rule = rule_of(call.layer)
+    rule = FLOAT if call.fills else rule_of(call.layer)
     return (
         dataclasses.replace(rule, inside="float") if call.masked and rule.masked_in_float else rule
     )

@@ -87,24 +87,30 @@ class RangeQuantizer(keras.layers.Layer):
 
     def observe(self, low: Any, high: Any) -> None:
         """Widen the range to these two values."""
-        # TensorFlow's variables: within a layer that sees its kernels through functions, Keras's would only
-        # note what is assigned.
-        for name, choose, one in (("min_var", ops.minimum, low), ("max_var", ops.maximum, high)):
-            variable = self._range[name].value
-            variable.assign(choose(variable, one))
+        self(ops.stack([low, high]), observing=True)
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Any, training: bool = False, observing: bool = False) -> Any:
         import tensorflow as tf
 
         wide = tf.cast(x, tf.float32)
         variables = {name: one.value for name, one in self._range.items()}
         low, high = variables["min_var"], variables["max_var"]
+        if observing:
+            low.assign(tf.minimum(low, tf.reduce_min(wide)))
+            high.assign(tf.maximum(high, tf.reduce_max(wide)))
+            return x
         if training and self.trainable:
+            before = tf.identity(low), tf.identity(high)
             first = tf.equal(low, high)
             seen = tf.reduce_min(wide), tf.reduce_max(wide)
             low.assign(tf.where(first, tf.minimum(seen[0], 0.0), low))
             high.assign(tf.where(first, tf.maximum(seen[1], 0.0), high))
-            return tf.cast(self._rounded(wide, True, variables), x.dtype)
+            result = self._rounded(wide, True, variables)
+            for variable, earlier in zip(
+                (low, high), before, strict=True
+            ):  # not of a batch with NaN
+                variable.assign(tf.where(tf.math.is_finite(variable), variable, earlier))
+            return tf.cast(result, x.dtype)
         ends = tf.get_static_value(low), tf.get_static_value(high)
         if None not in ends and ends[0] == ends[1]:  # constants, in a graph that becomes a file
             return x

@@ -27,18 +27,34 @@ def marked(x: Any) -> Any:
 
 
 def requantized(model: Any) -> Any:
-    """`model` with a QUANTIZE in the place of each mark."""
+    """`model` with a QUANTIZE in the place of each mark between integers, and none between floats."""
     code = None
     for graph in model.subgraphs:
+        floats: dict[int, int] = {}
         for operator in graph.operators or []:
             name = operator_name(model.operatorCodes[operator.opcodeIndex])
             if name != "LEAKY_RELU" or operator.builtinOptions.alpha != _ALMOST_ONE:
+                continue
+            given, made = int(operator.inputs[0]), int(operator.outputs[0])
+            if graph.tensors[given].type == graph.tensors[made].type == schema.TensorType.FLOAT32:
+                floats[made] = given
                 continue
             code = _code(model) if code is None else code
             operator.opcodeIndex = code
             operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
             operator.builtinOptions = schema.QuantizeOptionsT()
+        _without(graph, floats)
     return model
+
+
+def _without(graph: Any, floats: dict[int, int]) -> None:
+    """Take out operators that give floats as they are: who reads what they write reads what they read."""
+    if not floats:
+        return
+    graph.operators = [o for o in graph.operators if int(o.outputs[0]) not in floats]
+    for operator in graph.operators:
+        operator.inputs = [floats.get(int(i), int(i)) for i in operator.inputs]
+    graph.outputs = [floats.get(int(i), int(i)) for i in graph.outputs]
 
 
 def _code(model: Any) -> int:

@@ -95,6 +95,10 @@ ALL_INTEGERS = {
     "shared": _shared,
     "nested": _nested,
     "residual": _residual,
+    "a mask": lambda x: L.Softmax()(L.Dense(16)(L.Flatten()(x)), mask=np.arange(16) < 8),
+    "pooled twice": lambda x: (lambda p: [p(x * 0.1), p(L.Conv2D(4, 3)(x) * 20.0)])(
+        L.AveragePooling2D(2)
+    ),
     "an inner output": lambda x: (lambda y: [y, L.ReLU()(y)])(L.Conv2D(4, 3)(x)),
 }
 # Layers of which TFLite has no integer operators, or of which nothing is known.
@@ -106,6 +110,10 @@ SOME_FLOATS = {
     ),
     "custom": (lambda x: L.Conv2D(4, 3)(Wave(name="odd")(L.Conv2D(4, 3)(x))), {"SIN"}),
     "lambda": (lambda x: L.Conv2D(4, 3)(L.Lambda(ops.sin, name="odd")(x)), {"SIN"}),
+    "small lstm": (
+        lambda x: L.LSTM(4, unroll=True, name="odd")(_steps(x) * 0.02),
+        {"TANH", "LOGISTIC", "MUL"},
+    ),
     "lstm": (
         lambda x: L.Dense(4)(L.LSTM(4, unroll=True, name="odd")(_steps(x))),
         {"TANH", "LOGISTIC"},
@@ -179,6 +187,33 @@ def test_other_layers_stay_in_floats_and_are_named(name, x):
     assert operators <= floats
     with pytest.raises(ValueError, match=r"\['odd'\] in floats"):
         te.quantize_aware(build(head), strict=True)
+
+
+def test_what_is_filled_in_may_lie_beyond_all_steps(x):
+    around = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    aware, _ = _compare(build(lambda i: ops.pad(i, around, constant_values=50.0)), x)
+    assert len(aware.coverage().in_float) == 1
+    aware, floats = _compare(build(lambda i: L.Conv2D(4, 3)(ops.pad(i, around))), x)
+    assert not floats
+
+
+def test_a_loaded_model_keeps_its_clusters(tmp_path, x):
+    model = build(lambda i: L.Dense(16)(L.Flatten()(i)))
+    aware = te.quantize_aware(te.cluster(model, 4), x)
+    aware.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), aware.predict(x, verbose=0))
+    assert len(np.unique(te.strip(loaded).layers[-1].kernel)) <= 4
+    assert len(loaded.weights) == len(aware.weights)
+
+
+def test_half_precision(x):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = build(
+        lambda i: L.Dense(3, dtype="float32")(L.Flatten()(L.Conv2D(4, 3, activation="relu")(i)))
+    )
+    _, floats = _compare(model, x)
+    assert not floats
 
 
 def test_two_inputs_and_outputs_of_other_types(rng):
