@@ -78,7 +78,7 @@ def distill_chain(
         "student_loss_weight": student_loss_weight,
     }
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
-    trainings = _Trainings(compiled, (x, y), fit, folder, len(networks) - 1)
+    trainings = Trainings(compiled, (x, y), fit, folder, len(networks) - 1)
     return [
         trainings.train(number, teacher, student, constructed)
         for number, (teacher, student) in enumerate(itertools.pairwise(networks), 1)
@@ -133,7 +133,7 @@ def born_again(
     compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
     alone = {"distillation_losses": losses.VirtualTeacher(), "student_loss_weight": 1.0}
     count = generations + (teacher is None)
-    trainings = _Trainings(compiled, (x, y), fit, folder, count)
+    trainings = Trainings(compiled, (x, y), fit, folder, count)
     students: list[keras.Model] = []
     for generation in range(count):
         student = build_student()
@@ -149,7 +149,7 @@ def born_again(
     return students
 
 
-class _Trainings:
+class Trainings:
     """The trainings of a chain, and what they have in common.
 
     Args:
@@ -175,11 +175,11 @@ class _Trainings:
             counts = {name: value for name, value in fit.items() if name not in _FREE}
             self._begun_with = describe({"x": data[0], "y": data[1], **compiled, **counts})
 
-    def train(self, number: int, teacher, student, constructed: dict) -> History:
+    def train(self, number: int | str, teacher, student, constructed: dict) -> History:
         """Return the history of one training; none of the objects it is given are changed but the student.
 
         Args:
-            number: of its state in the folder.
+            number: of its state in the folder, or a name.
             constructed: arguments of `Distiller`.
         """
         callbacks = self._callbacks(number)
@@ -198,7 +198,7 @@ class _Trainings:
             history = model.fit(*self._data, **{**self._fit, "callbacks": callbacks}).history
         return history if resume is None else resume.history
 
-    def _callbacks(self, number: int) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, number: int | str) -> list[keras.callbacks.Callback]:
         """Those of a training, of which a checkpoint is no other's."""
         given = self._fit.get("callbacks")
         callbacks = _listed(given(number) if callable(given) else given)

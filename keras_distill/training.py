@@ -182,9 +182,8 @@ class DistillationModel(keras.Model):
                 )
         finally:
             epoch.begin(0)  # as `SetEpoch` does where no error or Ctrl-C comes before
-            self._initial_epoch = (
-                None  # `BackupAndRestore` leaves the next `fit` to begin there too
-            )
+            # `BackupAndRestore` leaves the next `fit` to begin there too.
+            self._initial_epoch = None
 
     def evaluate(
         self,

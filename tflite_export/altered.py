@@ -44,8 +44,9 @@ class Altered(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        student = keras.saving.deserialize_keras_object(config.pop("student"), custom_objects)
-        return cls(student, **config)
+        others = {name: value for name, value in config.items() if name != "student"}
+        student = keras.saving.deserialize_keras_object(config["student"], custom_objects)
+        return cls(student, **others)
 
 
 def strip(model: Altered) -> Any:
@@ -59,15 +60,6 @@ def strip(model: Altered) -> Any:
             f"{type(model).__name__} was given."
         )
     return model.stripped()
-
-
-def require_tensorflow(what: str) -> None:
-    """Raises ValueError where Keras runs on another backend."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"{what} needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: start the "
-            "process with KERAS_BACKEND=tensorflow."
-        )
 
 
 @contextlib.contextmanager

@@ -23,9 +23,7 @@ from typing import Any
 
 import keras
 
-from keras_distill import Distiller
-from keras_distill.begun_with import describe, describe_teacher
-from keras_distill.callbacks import Resume
+from keras_distill.chains import Trainings
 from tflite_export.altered import strip
 from tflite_export.export import Exported, export
 from tflite_export.quantize_aware import QuantizeAware, quantize_aware
@@ -141,7 +139,7 @@ def distill_and_export(
         optimizer: of the float training.
         quantization_aware_learning_rate: of Adam, in the trainings that round; a tenth of it when frozen.
         distillation_losses, distillation_loss_weights, student_loss_weight: as for `Distiller`.
-        representative_dataset: what the ranges start from, as for `export`; `x` when None.
+        representative_dataset: what the ranges start from: arrays, tf.data or batches; `x` when None.
         verification_data: `validation_data` in the form that the student takes, where `student_inputs`
             changes it.
         distiller: further arguments of `Distiller`, such as teacher_inputs and student_inputs.
@@ -166,19 +164,30 @@ def distill_and_export(
         "student_loss_weight": student_loss_weight,
         **(distiller or {}),
     }
-    trainings = _Trainings(
-        teacher, constructed, (x, y, validation_data), (loss, metrics), fit or {}, folder
-    )
+
+    def train(name: str, network: Any, optimizer: Any, epochs: int) -> dict[str, list[Any]]:
+        compiled = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
+        fitted = {**(fit or {}), "epochs": epochs, "validation_data": validation_data}
+        trainings = Trainings(compiled, (x, y), fitted, folder, 1)
+        return trainings.train(name, teacher, network, constructed)
+
+    def train_aware(aware: QuantizeAware) -> dict[str, Any]:
+        rate, frozen = quantization_aware_learning_rate, more // 4
+        history = {"aware": train("aware", aware, keras.optimizers.Adam(rate), more - frozen)}
+        if frozen:
+            freeze(aware)
+            last = keras.optimizers.Adam(rate / 10)
+            history["frozen"] = train("frozen", aware, last, frozen)
+        return history
+
     history = {}
     if epochs:
-        history["float"] = trainings.run("float", student, optimizer, epochs)
+        history["float"] = train("float", student, optimizer, epochs)
     more = max(1, epochs // 5) if quantization_aware_epochs is None else quantization_aware_epochs
     result = smallest_as_good(
         student,
         path,
-        (lambda aware: trainings.aware(aware, more, quantization_aware_learning_rate))
-        if more
-        else None,
+        train_aware if more else None,
         verification_data=validation_data if verification_data is None else verification_data,
         representative_dataset=x if representative_dataset is None else representative_dataset,
         acceptable_drop=acceptable_drop,
@@ -235,65 +244,6 @@ def freeze(aware: QuantizeAware) -> None:
     for layer in (*aware._flatten_layers(), *aware.range_quantizers):
         if isinstance(layer, keras.layers.BatchNormalization) or layer in aware.range_quantizers:
             layer.trainable = False
-
-
-class _Trainings:
-    """The trainings of one student, in floats and with rounding, which have all but the network in common."""
-
-    def __init__(
-        self,
-        teacher: Any,
-        constructed: dict[str, Any],
-        data: tuple[Any, Any, Any],
-        compiled: tuple[Any, Any],
-        fit: Mapping[str, Any],
-        folder: Any,
-    ):
-        self._teacher, self._constructed, self._fit = teacher, constructed, fit
-        self._x, self._y, self._validation = data
-        self._loss, self._metrics = compiled
-        self._folder = None if folder is None else Path(folder)
-
-    def run(self, name: str, student: Any, optimizer: Any, epochs: int) -> dict[str, list[float]]:
-        model = Distiller(self._teacher, student, **_fresh(self._constructed))
-        model.compile(_fresh(optimizer), loss=self._loss, metrics=_fresh(self._metrics))
-        fit = {**self._fit, "epochs": epochs, "validation_data": self._validation}
-        callbacks = [*keras.tree.flatten(fit.pop("callbacks", None) or [])]
-        resume = None
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            resume = Resume(
-                self._folder / f"{name}.npz", False, self._begun_with(student, optimizer, epochs)
-            )
-            callbacks.append(resume)
-        history = model.fit(self._x, self._y, callbacks=callbacks, **fit).history
-        return history if resume is None else resume.history
-
-    def aware(self, student: QuantizeAware, epochs: int, rate: float) -> dict[str, Any]:
-        """The training with rounding: its last quarter with statistics and ranges frozen."""
-        frozen = epochs // 4
-        adam = keras.optimizers.Adam
-        history = {"aware": self.run("aware", student, adam(rate), epochs - frozen)}
-        if frozen:
-            freeze(student)
-            history["frozen"] = self.run("frozen", student, adam(rate / 10), frozen)
-        return history
-
-    def _begun_with(self, student: Any, optimizer: Any, epochs: int) -> dict[str, Any]:
-        plain = {n: v for n, v in self._fit.items() if n not in ("callbacks", "verbose")}
-        values = {
-            "x": self._x,
-            "y": self._y,
-            "optimizer": optimizer,
-            "loss": self._loss,
-            "epochs": epochs,
-        }
-        described = describe({**values, **plain, **self._constructed})
-        return {
-            "teacher": describe_teacher(self._teacher),
-            "student": student.count_params(),
-            **described,
-        }
 
 
 class _Files:
@@ -361,13 +311,6 @@ class _Files:
             aware,
             history or {},
         )
-
-
-def _fresh(value: Any) -> Any:
-    """A copy of objects that remember something: optimizers, metrics, losses with weights."""
-    from keras_distill.chains import _fresh as fresh
-
-    return fresh(value)
 
 
 def _percent(share: float | None) -> str:

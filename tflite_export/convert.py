@@ -20,7 +20,7 @@ import keras
 from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
 from tflite_export.normalization import Normalization
-from tflite_export.signature import ModelInput, Signature, output_names
+from tflite_export.signature import ModelInput, Signature, output_names, require_tensorflow, wide
 
 
 class ConversionError(ValueError):
@@ -73,11 +73,7 @@ def convert(
 
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: give 1 or more, or None for an open batch.")
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"export traces the model with TensorFlow, and Keras runs on {keras.backend.backend()}: "
-            "save the model, and export it in a process with KERAS_BACKEND=tensorflow."
-        )
+    require_tensorflow("export")
     signature = Signature.of(model, input_shape, batch_size)
     pixels = pixels or {}
     inputs = [_retyped(i, pixels) for i in signature.inputs]
@@ -123,16 +119,12 @@ def frozen(
 def _retyped(one: ModelInput, pixels: Mapping[str, Pixels]) -> ModelInput:
     if one.name in pixels:
         return ModelInput(one.name, one.shape, pixels[one.name].dtype)
-    return ModelInput(one.name, one.shape, _wide(one.dtype))
-
-
-def _wide(dtype: str) -> str:
-    return "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+    return ModelInput(one.name, one.shape, wide(one.dtype))
 
 
 def _edge(tf: Any, tensor: Any) -> Any:
     tensor = tf.convert_to_tensor(tensor)
-    return tf.identity(tf.cast(tensor, _wide(tensor.dtype.name)))
+    return tf.identity(tf.cast(tensor, wide(tensor.dtype.name)))
 
 
 def normalised(x: Any, pixels: Pixels) -> Any:

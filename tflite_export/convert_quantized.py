@@ -14,14 +14,12 @@ from typing import Any
 
 from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
-from tflite_export.convert import ConversionError, FloatModel, Pixels, explained, frozen, normalised
-from tflite_export.normalization import PIXELS, Normalization
+from tflite_export.convert import FloatModel, Pixels, explained, frozen, normalised
+from tflite_export.normalization import PIXELS, Normalization, spread
 from tflite_export.quantize_aware import QuantizeAware
-from tflite_export.rounding.activations import rounded
+from tflite_export.rounding.activations import Range, rounded
 from tflite_export.rounding.requantize import requantized
 from tflite_export.signature import Signature
-
-Range = tuple[float, float]
 
 
 def convert_quantized(
@@ -93,11 +91,6 @@ def _pixels(x: Any, normalization: Normalization) -> Any:
 
 def _entry(normalization: Normalization) -> Range:
     """The range of the model's input: the pixels' own, whatever the training data span."""
-    low, high = normalization.range
     if normalization.fits_an_integer_input:
-        return low, high
-    slack = (high - low) / (PIXELS - 2) / 2  # quantize.py says why
-    return low - slack, high + slack
-
-
-__all__ = ["ConversionError", "convert_quantized"]
+        return normalization.range
+    return spread(*normalization.range)

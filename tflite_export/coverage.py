@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tflite_export.rounding.placement import Placement
+from tflite_export.rounding.rules import JOINED, KEPT
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def covered(placement: Placement, path: str) -> LayerCoverage:
     weights = "int8" if rule.kernels else "float" if getattr(placement.layer, "weights", ()) else ""
     if placement.folded:
         weights = "folded"
-    if placement.rounds_output or rule.output == "joined":
+    if placement.rounds_output or rule.output == JOINED:
         output = "int8"
-    elif rule.output == "kept":
+    elif rule.output == KEPT:
         output = "as input"
     else:
         output = "in the next" if rule.inside == "int8" else "float"

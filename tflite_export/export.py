@@ -94,9 +94,8 @@ def export(
         quantization: None, "float16", "dynamic_int8", "int8", "int16x8", "int4" or a recipe of
             litert-quantizer (quantize.py).
         representative_dataset: for "int8" and "int16x8", examples in the form that *the model*
-            takes, so already normalised: the data that `fit` gets will do. tf.data, arrays, or
-            batches, with or
-            without labels; `num_calibration_examples` of them are read: the first, and of arrays
+            takes, so already normalised: the data that `fit` gets will do. tf.data, arrays, or batches,
+            with or without labels; `num_calibration_examples` of them are read: the first, and of arrays
             and folders some from everywhere. Or the path of a folder of images, whose pixels
             `normalization` takes to the model's input. Their range is compared with what
             `normalization` leads to and with what the model was distilled on (ranges.py).

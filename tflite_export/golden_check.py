@@ -41,6 +41,7 @@ class Recorded:
 
     @property
     def bytes(self) -> bytes:
+        """The numbers as the folder's files hold them, little-endian."""
         return self.array.astype(self.array.dtype.newbyteorder("<")).tobytes()
 
     def told(self, data: str) -> dict[str, Any]:

@@ -23,6 +23,16 @@ import numpy as np
 PIXELS = 256
 
 
+def spread(low: Any, high: Any) -> tuple[Any, Any]:
+    """The ends of 255 steps for 256 pixels from `low` to `high`, numbers or tensors.
+
+    With these ends themselves each pixel of a mean of 127.5 would lie halfway between two steps, all rounded
+    alike; one step less between them spreads the rounding evenly.
+    """
+    slack = (high - low) / (PIXELS - 2) / 2
+    return low - slack, high + slack
+
+
 @dataclass(frozen=True)
 class Normalization:
     """Model input = (pixel - mean) / std; one value for all channels, or one for each."""

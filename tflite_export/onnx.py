@@ -25,7 +25,7 @@ from tflite_export import representative
 from tflite_export.chatter import hushed
 from tflite_export.convert import ConversionError, float32_policies
 from tflite_export.signature import ModelInput
-from tflite_export.traced import Traced, largest_difference, trace
+from tflite_export.traced import Traced, require_close, trace
 from tflite_export.whole_file import write_whole
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
@@ -247,14 +247,7 @@ def _compared(
             for served, own in zip(traced.inputs, names, strict=True)
         }
         have = session.run([o.name for o in traced.outputs], fed)
-        error = largest_difference(want, have)
-        largest = max(largest, error)
-        scale = max([1.0, *(float(np.abs(w).max(initial=0.0)) for w in want)])
-        if not error <= tolerance * scale:
-            raise ValueError(
-                f"ONNX Runtime answers otherwise than Keras, by {error:.3g} where {tolerance:g} of "
-                f"{scale:.3g} was allowed: does the model do something random? tolerance= allows more."
-            )
+        largest = max(largest, require_close("ONNX Runtime", want, have, tolerance))
     return largest
 
 

@@ -41,7 +41,7 @@ from tflite_export import flatbuffer
 from tflite_export.chatter import hushed
 from tflite_export.dead_channels import with_room_for_biases
 from tflite_export.masked_scores import with_near_masks
-from tflite_export.normalization import PIXELS, Normalization
+from tflite_export.normalization import PIXELS, Normalization, spread
 
 RECIPES = (None, "float16", "dynamic_int8", "int8", "int16x8", "int4")
 EDGES = ("float32", "uint8", "int8", "int16")
@@ -219,11 +219,8 @@ def _normalised(model: Any, index: int) -> dict[str, Range]:
         if weights is None or bias is None or weights.size != bias.size or limits is None:
             return {}
         ends = np.stack([bias, (PIXELS - 1) * weights + bias])
-        low, high = float(ends.min()), float(ends.max())
-        # 255 steps between 256 pixels leave every pixel of a mean of 127.5 halfway between two
-        # steps, all rounded alike; one step less spreads the rounding evenly.
-        slack = (high - low) / 254 / 2
-        low, high = (float(np.clip(v, *limits)) for v in (low - slack, high + slack))
+        both = spread(float(ends.min()), float(ends.max()))
+        low, high = (float(np.clip(end, *limits)) for end in both)
         return {flatbuffer.text(graph.tensors[index].name): (low, high)} if low < high else {}
     return {}
 

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from tflite_export import representative
-from tflite_export.altered import Altered, copy_of, require_tensorflow, strip
+from tflite_export.altered import Altered, copy_of, strip
 from tflite_export.convert import ConversionError, float32_policies
 from tflite_export.coverage import Coverage, covered
 from tflite_export.rounding.activations import MEASURED, Range
@@ -32,7 +32,8 @@ from tflite_export.rounding.calls import is_float, layers_and_operations, paths,
 from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of, described
 from tflite_export.rounding.layers import Mode, Quantizers, attend, install
 from tflite_export.rounding.placement import Placement, place
-from tflite_export.signature import Signature
+from tflite_export.rounding.rules import JOINED, KEPT
+from tflite_export.signature import Signature, require_tensorflow
 
 _TOGETHER = 32  # examples of calibration in one pass
 
@@ -111,7 +112,7 @@ class QuantizeAware(Altered):
         """Names of the layers that round something, those together that become one operator of the file."""
         found: dict[int, list[str]] = {}
         for one in self._plan.placements:
-            if one.rule.inside == "int8" and one.rule.output != "kept":
+            if one.rule.inside == "int8" and one.rule.output != KEPT:
                 found.setdefault(one.operator, []).append(self._paths[id(one.layer)])
         return [tuple(names) for names in found.values()]
 
@@ -169,6 +170,7 @@ class QuantizeAware(Altered):
                 observe(*(np.concatenate([e[name] for e in some]) for name in names))
 
     def stripped(self) -> Any:
+        """The float student with its trained weights; see `strip`."""
         student = super().stripped()
         constrain(self._student, student, self.constraints)
         return student
@@ -239,7 +241,7 @@ def _does_something(placement: Placement) -> bool:
     rule = placement.rule
     works = (placement.rounds_output, placement.rounds_inputs, placement.like, placement.reads > 2)
     composed = rule.steps is not None and not rule.steps.fused
-    return any(works) or bool(rule.kernels) or rule.affine or composed or rule.output == "joined"
+    return any(works) or bool(rule.kernels) or rule.affine or composed or rule.output == JOINED
 
 
 def _function(work: Any) -> Any:

@@ -34,7 +34,7 @@ from tflite_export.serving.signatures import CLASSIFY, DEFAULT, PREDICT, signatu
 from tflite_export.serving.version_folder import new_version
 from tflite_export.serving.warmup import replay, require_messages, write
 from tflite_export.signature import ModelInput
-from tflite_export.traced import Traced, largest_difference, trace
+from tflite_export.traced import Traced, require_close, trace
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"  # CLASSIFY_METHOD_NAME
 
@@ -244,13 +244,5 @@ def _checked(
     for batch, answer in zip(batches, answers, strict=True):
         want = traced.keras_answers(batch)
         have = [answer[o.name] for o in traced.outputs]
-        error = largest_difference(want, have)
-        largest = max(largest, error)
-        scale = max([1.0, *(float(np.abs(w).max(initial=0.0)) for w in want)])
-        if not error <= tolerance * scale:
-            raise ValueError(
-                f"The SavedModel answers otherwise than the model, by {error:.3g} where {tolerance:g} "
-                f"of {scale:.3g} was allowed: does it do something random, or depend on what is "
-                "outside it? tolerance= allows more."
-            )
+        largest = max(largest, require_close("The SavedModel", want, have, tolerance))
     return largest

@@ -34,6 +34,7 @@ class Operand:
 
     @property
     def size(self) -> int | None:
+        """How many numbers it holds; None where that is not known."""
         return None if self.shape is None else math.prod(self.shape)
 
 

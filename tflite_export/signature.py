@@ -18,6 +18,20 @@ from typing import Any
 import keras
 
 
+def require_tensorflow(what: str) -> None:
+    """Raises ValueError where Keras runs on another backend; `what` is the caller, for the sentence."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{what} traces the model with TensorFlow, and Keras runs on {keras.backend.backend()}: save the "
+            "model, and call it in a process with KERAS_BACKEND=tensorflow."
+        )
+
+
+def wide(dtype: str) -> str:
+    """The type in which files and servers give floats of this one: all are float32."""
+    return "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+
+
 @dataclass(frozen=True)
 class ModelInput:
     """One input tensor; None in `shape` (batch included) where any size goes."""

@@ -22,12 +22,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tflite_export.altered import Altered, copy_of, require_tensorflow, seen
+from tflite_export.altered import Altered, copy_of, seen
 from tflite_export.rounding.calls import layers_and_operations, paths
-from tflite_export.rounding.constraints import Clusters, Zeros, constrain
+from tflite_export.rounding.constraints import Clusters, Zeros, belongs, constrain
 from tflite_export.rounding.rules import rule_of
 from tflite_export.rounding.tfmot import first_centroids, pruning, tfmot
 from tflite_export.runtime import content_of
+from tflite_export.signature import require_tensorflow
 
 # Few weights, each of which counts: tfmot leaves them too.
 _LEFT = ("depthwise_kernel",)
@@ -52,7 +53,7 @@ class _Constrained(Altered):
             for attribute in _kernels(layer):
                 label = f"{path}_{attribute}_kept".replace("/", "_")
                 one = self._constraint(getattr(layer, attribute), label)
-                object.__setattr__(one, "place", (layer, attribute))
+                belongs(one, layer, attribute)
                 found[attribute] = one
             self.constraints += found.values()
             if found:
@@ -131,6 +132,7 @@ class Pruned(_Constrained):
 
     @property
     def sparsity(self) -> float:
+        """Share of zeros in the kernels that are pruned."""
         masks = [one.mask.numpy() for one in self.constraints]
         return float(1 - sum(m.sum() for m in masks) / sum(m.size for m in masks))
 

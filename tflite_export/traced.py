@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tflite_export.signature import ModelInput, Signature, output_names
+from tflite_export.signature import ModelInput, Signature, output_names, require_tensorflow, wide
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ def trace(model: Any, input_shape: Any = None, what: str = "export") -> Traced:
     """
     import tensorflow as tf
 
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"{what} traces the model with TensorFlow, and Keras runs on {keras.backend.backend()}: "
-            "save the model, and export it in a process with KERAS_BACKEND=tensorflow."
-        )
+    require_tensorflow(what)
     signature = Signature.of(model, input_shape, None, open_sizes=True)
     if not model.built:
         raise ValueError(
@@ -90,11 +86,7 @@ def trace(model: Any, input_shape: Any = None, what: str = "export") -> Traced:
 
 def _wide(tf: Any, tensor: Any) -> Any:
     tensor = tf.convert_to_tensor(tensor)
-    return tf.identity(tf.cast(tensor, _wide_type(tensor.dtype.name)))
-
-
-def _wide_type(dtype: str) -> str:
-    return "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+    return tf.identity(tf.cast(tensor, wide(tensor.dtype.name)))
 
 
 def _renamed(edges: Sequence[ModelInput]) -> list[ModelInput]:
@@ -107,7 +99,30 @@ def _renamed(edges: Sequence[ModelInput]) -> list[ModelInput]:
             f"The names {[e.name for e in edges]} become {names} for a server, and two are alike: "
             "give the layers names of letters, digits and underscores."
         )
-    return [ModelInput(n, e.shape, _wide_type(e.dtype)) for n, e in zip(names, edges, strict=True)]
+    return [ModelInput(n, e.shape, wide(e.dtype)) for n, e in zip(names, edges, strict=True)]
+
+
+def require_close(
+    whose: str, want: Sequence[np.ndarray], have: Sequence[np.ndarray], tolerance: float
+) -> float:
+    """The largest difference of any two numbers.
+
+    Args:
+        whose: who gave `have`, for the sentence.
+        tolerance: the largest that is allowed, relative to the largest of `want` above 1.
+
+    Raises:
+        ValueError: it is larger, or the shapes differ.
+    """
+    error = largest_difference(want, have)
+    scale = max([1.0, *(float(np.abs(w).max(initial=0.0)) for w in want)])
+    if not error <= tolerance * scale:
+        raise ValueError(
+            f"{whose} answers otherwise than Keras, by {error:.3g} where {tolerance:g} of {scale:.3g} was "
+            "allowed: does the model do something random, or depend on what is outside it? tolerance= "
+            "allows more."
+        )
+    return error
 
 
 def largest_difference(want: Sequence[np.ndarray], have: Sequence[np.ndarray]) -> float:

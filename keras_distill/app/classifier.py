@@ -15,6 +15,7 @@ import numpy as np
 import tflite_export as te
 from keras_distill import card
 from keras_distill.app import results
+from tflite_export.quantize import needs_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,7 @@ def write_student(
             pupil.model,
             folder / "student.tflite",
             quantization=quantization,
-            representative_dataset=pupil.prepared(train)
-            if quantization in ("int8", "int16x8")
-            else None,
+            representative_dataset=pupil.prepared(train) if needs_examples(quantization) else None,
             inference_input_type="uint8" if quantization == "int8" else "float32",
             labels=class_names,
             normalization=pupil.normalization,
@@ -108,6 +107,7 @@ def write_student(
             "accuracy": verified.accuracy,
             "parameters": parameters,
             "size_bytes": exported.size_bytes,
+            "quantization": exported.quantization,
             "agreement": verified.agreement,
             "latency_ms": timed.median_ms,
         },

@@ -177,7 +177,7 @@ def run(
         if quantization_aware:
             pupil, exported = _quantization_aware(
                 master, pupil, train, validation[pupil.image_size], epochs, soft_targets, student_loss_weight,
-                states / "aware.npz", folder, listing.class_names,
+                states, folder, listing.class_names,
             )  # fmt: skip
         written = write_student(
             pupil,
@@ -317,27 +317,30 @@ def _distil(
 
 
 def _quantization_aware(
-    master, pupil, train, validation, epochs, soft_targets, student_loss_weight, state, folder, class_names
+    master, pupil, train, validation, epochs, soft_targets, student_loss_weight, states, folder, class_names
 ):  # fmt: skip
     """The pupil and the file that it became: after training, trained on with rounding, or in floats."""
 
     def train_aware(aware):
-        rounding = dataclasses.replace(pupil, model=aware)
         more = max(1, epochs // 5)
-        return {
-            "aware": _distil(
-                master,
-                rounding,
-                train,
-                validation,
-                epochs=more,
-                learning_rate=1e-4,
-                soft_targets=soft_targets,
-                student_loss_weight=student_loss_weight,
-                state=state,
-                title="Student, rounded",
-            )
-        }
+        frozen = more // 4
+        for name, part, rate in (("aware", more - frozen, 1e-4), ("frozen", frozen, 1e-5)):
+            if name == "frozen":
+                chain.freeze(aware)
+            if part:
+                _distil(
+                    master,
+                    dataclasses.replace(pupil, model=aware),
+                    train,
+                    validation,
+                    epochs=part,
+                    learning_rate=rate,
+                    soft_targets=soft_targets,
+                    student_loss_weight=student_loss_weight,
+                    state=states / f"{name}.npz",
+                    title=f"Student, {name}",
+                )
+        return {}
 
     result = chain.smallest_as_good(
         pupil.model,

@@ -33,9 +33,8 @@ def run(
         file: the `.keras` file.
         output: the `.tflite` file to write; whole or not at all.
         quantization: None, "float16", "dynamic_int8", "int8", "int16x8" or "int4".
-        data: for "int8" and "int16x8": a folder of photos, or arrays (see
-            `keras_distill.app.examples`); of them
-            `examples` are read, from everywhere.
+        data: for "int8" and "int16x8": a folder of photos, or arrays (see `keras_distill.app.examples`);
+            of them `examples` are read, from everywhere.
         input_type: "float32", "uint8" or "int8".
         labels: a text file with one class name on each line.
         normalization: (mean, std).

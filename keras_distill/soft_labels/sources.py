@@ -136,9 +136,7 @@ def as_source(dataset: Any, batch_size: int = 32, seed: int = 0) -> Source:
         return _Stream(_of_py_dataset(dataset), "PyDataset")
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if fit_data.are_arrays(parts):
-        arrays = epoch.tuples(
-            fit_data.pack(*parts)
-        )  # a list, of several inputs, is a tensor to tf.data
+        arrays = epoch.tuples(fit_data.pack(*parts))  # to tf.data a list is a tensor
         return _Numbered(Indexed.arrays(arrays, batch_size, seed), "arrays")
     raise ValueError(
         "SoftLabels takes arrays (x, or a tuple (x, y) or (x, y, sample_weight) of one length), a "

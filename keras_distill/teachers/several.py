@@ -126,9 +126,8 @@ class Several(Teacher):
     def fold(self, if_pays: bool = False) -> bool:
         """Fold those that have weights, or only those of which it pays."""
         chosen = [one for one in self._distinct if one.folding_pays or (one.models and not if_pays)]
-        return (
-            any([one.fold(if_pays) for one in chosen]) if chosen else super().fold()
-        )  # each of them
+        folded = [one.fold(if_pays) for one in chosen]
+        return any(folded) if chosen else super().fold()
 
     def unfold(self, if_set: bool = False) -> bool:
         """Unfold them."""

@@ -694,8 +694,10 @@ def test_data_of_another_length_is_refused_where_all_is_labelled(arrays, tmp_pat
 
 
 def test_batches_of_any_lengths_are_no_other_data(arrays, tmp_path):
-    for _ in range(2):
-        build(named(), uneven(arrays), tmp_path)
+    build(named(), uneven(arrays), tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    build(named(), uneven(arrays), tmp_path)
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_room_is_looked_for_where_the_number_of_batches_is_known(

@@ -12,6 +12,7 @@ from keras_distill.taps import recording
 
 @pytest.fixture
 def aware(net, examples):
+    net.trainable = True  # it taught in another test, which freezes it
     return te.quantize_aware(net, examples)
 
 

@@ -183,7 +183,7 @@ def test_a_model_that_answers_otherwise_than_keras_is_no_version(tmp_path):
 
     inputs = keras.Input((2,))
     model = keras.Model(inputs, Counts()(inputs))
-    with pytest.raises(ValueError, match="answers otherwise than the model, by 1"):
+    with pytest.raises(ValueError, match="answers otherwise than Keras, by 1"):
         te.export_saved_model(model, tmp_path / "m", np.zeros((4, 2), "float32"))
     assert list((tmp_path / "m").iterdir()) == []
 

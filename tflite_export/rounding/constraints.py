@@ -112,8 +112,13 @@ def constraints_of(
         elif len(values) <= min(_MOST_CLUSTERS, value.size // 2):
             found[kernel.attribute] = Clusters(value, values, bool((value == 0).any()), name=name)
     for attribute, one in found.items():
-        object.__setattr__(one, "place", (layer, attribute))
+        belongs(one, layer, attribute)
     return found
+
+
+def belongs(constraint: Any, layer: Any, attribute: str) -> None:
+    """Note whose kernel it is, past Keras, which would count the layer twice."""
+    object.__setattr__(constraint, "place", (layer, attribute))
 
 
 def described(constraints: Sequence[Any]) -> dict[str, Any]:
@@ -131,4 +136,4 @@ def constrain(student: Any, copy: Any, constraints: Sequence[Any]) -> None:
         copy.variables[ours[id(variable)]].assign(one(keras.ops.convert_to_tensor(variable)))
 
 
-__all__ = ["PRESERVED", "Clusters", "Zeros", "constrain", "constraints_of", "described"]
+__all__ = ["PRESERVED", "Clusters", "Zeros", "belongs", "constrain", "constraints_of", "described"]

@@ -24,7 +24,7 @@ from tflite_export.rounding.calls import is_float, replaced
 from tflite_export.rounding.placement import Placement
 from tflite_export.rounding.quantizers import RangeQuantizer, rounded_for_file, rounded_kernel
 from tflite_export.rounding.requantize import marked
-from tflite_export.rounding.rules import Kernel
+from tflite_export.rounding.rules import JOINED, Kernel
 
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 # Merging layers of any number of inputs, which the file takes two by two.
@@ -71,6 +71,7 @@ class Quantizers:
     made: dict[str, RangeQuantizer] = field(default_factory=dict)
 
     def make(self, place: str, **how: Any) -> None:
+        """Make the quantizer of a place in the layer; `how` is as for `RangeQuantizer`."""
         name = f"{self.path}_{place}".replace("/", "_")
         self.made[place] = RangeQuantizer(name=name, **how)
 
@@ -117,7 +118,7 @@ def install(
     quantizers = Quantizers(path, mode)
     for number in placement.rounds_inputs:
         quantizers.make(f"input_{number}", room_below=BELOW if rule.masks else 0.0)
-    if rule.output == "joined":
+    if rule.output == JOINED:
         quantizers.make("inputs")
     if isinstance(layer, SEPARABLE) and rule.kernels:
         quantizers.make("between")
@@ -178,13 +179,11 @@ class _Rounded:
             if not is_float(x):
                 return x
             count += 1
-            if joined:
-                mark = self._quantizers.mode.for_file and count in self._placement.requantizes
-                return self._quantizers("inputs", marked(x) if mark else x)
-            if count not in places:
+            if not joined and count not in places:
                 return x
             mark = self._quantizers.mode.for_file and count in self._placement.requantizes
-            return self._quantizers(f"input_{count}", marked(x) if mark else x)
+            place = "inputs" if joined else f"input_{count}"
+            return self._quantizers(place, marked(x) if mark else x)
 
         if joined and self._quantizers.mode.training:  # the range of all, before any is rounded
             self._quantizers("inputs", _extremes((args, kwargs)))
@@ -221,9 +220,8 @@ class _Rounded:
 
         def rounded_activation(x: Any, *args: Any) -> Any:
             x = self._quantizers("preactivation", x)
-            plain = activation(
-                x, *args
-            )  # who listens there, such as a tap of logits, hears what is stored
+            # Who listens there, such as a tap of logits, hears what is stored.
+            plain = activation(x, *args)
             return plain if self._quantizers.mode.observing else steps.compute(x)
 
         return rounded_activation

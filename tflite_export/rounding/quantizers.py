@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tflite_export.normalization import spread
 from tflite_export.rounding.tfmot import tfmot
 
 LEVELS = 127
@@ -54,8 +55,7 @@ class RangeQuantizer(keras.layers.Layer):
         quantizer: a `tfmot.quantization.keras.quantizers` object without axes; by default its
             `MovingAverageQuantizer(8, per_axis=False, symmetric=False, narrow_range=False)`.
         room_below: how far the range goes on below the lowest value, for scores that a mask takes down.
-        spread: one step less between the ends. 256 pixels from -1 to 1 would lie halfway between 255
-            steps otherwise, all of them, and whoever rounds halves the other way would be a step off.
+        spread: one step less between the ends, for what may be pixels (`normalization.spread`).
 
     Until it has seen anything it passes values as they are.
     """
@@ -85,10 +85,6 @@ class RangeQuantizer(keras.layers.Layer):
         low, high = self.ends
         return (high - low + self._room_below) / 255 * (255 / 254 if self._spread else 1)
 
-    def observe(self, low: Any, high: Any) -> None:
-        """Widen the range to these two values."""
-        self(ops.stack([low, high]), observing=True)
-
     def call(self, x: Any, training: bool = False, observing: bool = False) -> Any:
         import tensorflow as tf
 
@@ -106,9 +102,8 @@ class RangeQuantizer(keras.layers.Layer):
             low.assign(tf.where(first, tf.minimum(seen[0], 0.0), low))
             high.assign(tf.where(first, tf.maximum(seen[1], 0.0), high))
             result = self._rounded(wide, True, variables)
-            for variable, earlier in zip(
-                (low, high), before, strict=True
-            ):  # not of a batch with NaN
+            # Ranges are not those of a batch with NaN.
+            for variable, earlier in zip((low, high), before, strict=True):
                 variable.assign(tf.where(tf.math.is_finite(variable), variable, earlier))
             return tf.cast(result, x.dtype)
         ends = tf.get_static_value(low), tf.get_static_value(high)
@@ -130,8 +125,7 @@ class RangeQuantizer(keras.layers.Layer):
         if not self._room_below and not self._spread:
             return result
         low, high = variables["min_var"], variables["max_var"]
-        slack = (high - low) / 508 if self._spread else 0.0
-        low, high = low - self._room_below - slack, high + slack
+        low, high = spread(low, high) if self._spread else (low - self._room_below, high)
         return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
 
 

@@ -54,7 +54,7 @@ def test_a_range_begins_with_the_first_batch_and_moves_as_tfmots(rng):
 
 def test_a_range_that_is_not_trained_stays(rng):
     quantizer = RangeQuantizer()
-    quantizer.observe(-1.0, 2.0)
+    quantizer(tf.constant([-1.0, 2.0]), observing=True)
     quantizer.trainable = False
     quantizer(tf.constant(rng.normal(size=(8, 3)).astype("float32") * 9), training=True)
     assert quantizer.ends == (-1.0, 2.0)
@@ -62,7 +62,7 @@ def test_a_range_that_is_not_trained_stays(rng):
 
 def test_room_below_for_what_a_mask_takes_down():
     quantizer = RangeQuantizer(room_below=10.0)
-    quantizer.observe(-1.0, 2.0)
+    quantizer(tf.constant([-1.0, 2.0]), observing=True)
     assert quantizer(tf.constant([-30.0, 2.0])).numpy() == pytest.approx([-11, 2], abs=0.05)
     assert float(quantizer.lowest()) == -11
 
