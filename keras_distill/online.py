@@ -172,6 +172,10 @@ class MutualDistiller(SeveralHeads):
             found.append(sum(values, 0.0) / len(values))
         return found
 
+    def head_spec(self):
+        """Return the first peer's symbolic output; a subclassed model has none."""
+        return getattr(self._models[0], "output", None)
+
     def trained(self) -> list:
         """Return the peers."""
         return self._models

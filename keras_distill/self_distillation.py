@@ -223,6 +223,10 @@ class SelfDistiller(SeveralHeads):
         teacher = Answer(end, end, answer.activations, {_FINAL: answer.inner[_FINAL]})
         return self.soft_terms.values(batch, teacher, answer, self._hard_loss)
 
+    def head_spec(self):
+        """Return the model's symbolic output; a subclassed model has none."""
+        return getattr(self.student, "output", None)
+
     def trained(self) -> list:
         """Return the model, the heads and the losses."""
         return [self.student, *self._exit_heads, *self.soft_terms.losses]

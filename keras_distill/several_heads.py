@@ -88,8 +88,13 @@ class SeveralHeads(MixedLoss):
         """Return the heads."""
         return list(self.heads())
 
+    def head_spec(self):
+        """Return a `keras.KerasTensor` like the output of each head, or None where it is not known."""
+
     def output_spec(self):
-        """None: Keras builds the metrics in the first step."""
+        """Return one for each output."""
+        one = self.head_spec()
+        return None if one is None else dict.fromkeys(self._names(), one)
 
     def get_build_config(self):
         """None: the networks are built by their own."""

@@ -79,29 +79,60 @@ def seen(layer: Any, values: Mapping[str, Callable[[Any], Any]]) -> Iterator[Non
 
 
 def copy_of(model: Any) -> Any:
-    """A model of the same kind with copies of the weights."""
+    """A model of the same kind with copies of the weights.
+
+    Raises:
+        ValueError: it is no model; a subclassed one that does not say how it is made again.
+    """
     if not isinstance(model, keras.Model):
         raise ValueError(f"A keras.Model is wanted, and a {type(model).__name__} was given.")
-    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
-        copy = keras.models.clone_model(model, clone_function=_copy_of_layer)
-    else:
-        copy = type(model).from_config(model.get_config())
-        copy.build_from_config(model.get_build_config())
+    copy = _copy_of_model(model, {})
     copy.set_weights(model.get_weights())
+    for ours, theirs in zip(_layers(model), _layers(copy), strict=True):
+        theirs.trainable = ours.trainable  # nested models have it in no config
+    return copy
+
+
+def _layers(model: Any) -> list[Any]:
+    return list(
+        model._flatten_layers()
+    )  # outer ones first; layers inside of layers are in no public list
+
+
+def _copy_of_model(model: Any, made: dict[int, Any]) -> Any:
+    """`made`: copies by the `id` of the original, for a layer that several models hold is one layer."""
+
+    def copied(layer: Any) -> Any:
+        if id(layer) not in made:
+            is_model = isinstance(layer, keras.Model)
+            made[id(layer)] = _copy_of_model(layer, made) if is_model else _copy_of_layer(layer)
+        return made[id(layer)]
+
+    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
+        return keras.models.clone_model(model, clone_function=copied)
+    try:
+        copy = type(model).from_config(model.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"{model.name!r} cannot be copied: its class {type(model).__name__} does not say how it is made "
+            "again. Give it a get_config() that returns the arguments of its __init__ (as saving it needs "
+            f"too), or make it a functional model. Keras says: {str(error).strip().splitlines()[0]}"
+        ) from error
+    copy.build_from_config(model.get_build_config())
+    copy.name = model.name  # Keras's config lacks it where a class has no get_config of its own
     return copy
 
 
 def _copy_of_layer(layer: Any) -> Any:
-    if isinstance(layer, keras.Model):
-        return copy_of(layer)
     if type(layer) is keras.layers.Lambda:  # by its config a lambda loses the names around it
         shape = getattr(layer, "_output_shape", None)  # it has no public name
         copy = keras.layers.Lambda(
             layer.function, output_shape=shape, mask=layer.mask, arguments=layer.arguments
         )
-        copy.name = layer.name
-        return copy
-    return type(layer).from_config(layer.get_config())
+    else:
+        copy = type(layer).from_config(layer.get_config())
+    copy.name = layer.name
+    return copy
 
 
 def _ends(student: Any) -> tuple[Any, Any]:

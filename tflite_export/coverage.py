@@ -7,6 +7,9 @@ qat.coverage().in_float         # names
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import keras
 
 from tflite_export.rounding.placement import Placement
 from tflite_export.rounding.rules import JOINED, KEPT
@@ -17,7 +20,8 @@ class LayerCoverage:
     """How a layer of a quantisation-aware model is computed in the int8 file.
 
     Attributes:
-        layer: its name, `"outer/inner"` in a nested model.
+        layer: its name, `"outer/inner"` in a nested model; one that holds layers, or the model itself, where
+            it computes something between them, which is in floats.
         kind: its class.
         weights: "int8", or "float" or "" where it has none that count.
         inside: "int8" or "float".
@@ -52,7 +56,7 @@ class Coverage(tuple[LayerCoverage, ...]):
 def covered(placement: Placement, path: str) -> LayerCoverage:
     """The coverage of one layer, whose name is `path`."""
     rule = placement.rule
-    weights = "int8" if rule.kernels else "float" if getattr(placement.layer, "weights", ()) else ""
+    weights = "int8" if rule.kernels else "float" if _own_weights(placement.layer) else ""
     if placement.folded:
         weights = "folded"
     if placement.rounds_output or rule.output == JOINED:
@@ -62,3 +66,11 @@ def covered(placement: Placement, path: str) -> LayerCoverage:
     else:
         output = "in the next" if rule.inside == "int8" else "float"
     return LayerCoverage(path, type(placement.layer).__name__, weights, rule.inside, output)
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    """The weights that are not those of layers that it holds."""
+    if not isinstance(layer, keras.Layer):
+        return []
+    of_others = {id(w) for one in list(layer._flatten_layers())[1:] for w in one.weights}
+    return [w for w in layer.weights if id(w) not in of_others]

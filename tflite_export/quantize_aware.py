@@ -26,13 +26,13 @@ import numpy as np
 from tflite_export import representative
 from tflite_export.altered import Altered, copy_of, strip
 from tflite_export.convert import ConversionError, float32_policies
-from tflite_export.coverage import Coverage, covered
+from tflite_export.coverage import Coverage, LayerCoverage, covered
 from tflite_export.rounding.activations import MEASURED, Range
 from tflite_export.rounding.calls import is_float, layers_and_operations, paths, trace
 from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of, described
 from tflite_export.rounding.layers import Mode, Quantizers, attend, install
 from tflite_export.rounding.placement import Placement, place
-from tflite_export.rounding.rules import JOINED, KEPT
+from tflite_export.rounding.rules import JOINED, KEPT, ROUNDED_INSIDE
 from tflite_export.signature import Signature, require_tensorflow
 
 _TOGETHER = 32  # examples of calibration in one pass
@@ -57,7 +57,7 @@ class QuantizeAware(Altered):
         edges = Quantizers("model", mode)
         made = []
         for layer in layers_and_operations(student):
-            if type(layer) is keras.layers.MultiHeadAttention and layer not in kept:
+            if type(layer) in ROUNDED_INSIDE and layer not in kept:
                 made.append(Quantizers(named[id(layer)], mode))
                 attend(layer, made[-1])
         with float32_policies(student), mode.set(observing=True):
@@ -77,6 +77,11 @@ class QuantizeAware(Altered):
                     owner = edges if steps.layer is None else of_layer[id(steps.layer)]
                     like = functools.partial(owner.again, steps.place, fixed=steps.fixed)
                 of_layer[id(layer)] = install(placement, path, mode, constraints, like)
+        if preserve == "clusters" and not self.constraints:
+            raise ValueError(
+                f"preserve='clusters', and no kernel of {student.name!r} has clusters (at most 256 "
+                "different values, and half as many as weights): give what cluster() made of it."
+            )
         made += of_layer.values()
         for number in plan.inputs:
             edges.make(f"input_{number}", spread=True)
@@ -106,7 +111,11 @@ class QuantizeAware(Altered):
 
     def coverage(self) -> Coverage:
         """Which layers the int8 file computes in integers, and which in floats."""
-        return Coverage(covered(p, self._paths[id(p.layer)]) for p in self._plan.placements)
+        found = [covered(p, self._paths[id(p.layer)]) for p in self._plan.placements]
+        if self._plan.computes:
+            kind = type(self._student).__name__
+            found.append(LayerCoverage(self._student.name, kind, "", "float", "float"))
+        return Coverage(found)
 
     def operators(self) -> list[tuple[str, ...]]:
         """Names of the layers that round something, those together that become one operator of the file."""
@@ -203,7 +212,7 @@ def quantize_aware(
 
     Raises:
         ValueError: a name is not known; a layer is computed in floats and `strict` is set; the student
-            has no weights yet.
+            has no weights yet, or no clusters that could be preserved.
     """
     require_tensorflow("quantize_aware")
     if isinstance(student, QuantizeAware):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_distill import finite
 from keras_distill.layer_tree import all_built
+from keras_distill.symbolic import symbolically
 
 
 def train_step(model, data):
@@ -104,8 +105,8 @@ def building(model, train_function):
 
 
 def _build_metrics(model, iterator):
-    """Build what `compile` made of `metrics`, where the shapes of labels and outputs are known."""
-    metrics = [metric for metric in model.metrics if metric.name == "compile_metrics"]
+    """Build what `compile` made of `metrics`, and of `loss` if there are several outputs, where the shapes of
+    labels and outputs are known."""
     outputs = model.output_spec()
     if outputs is None or not isinstance(iterator, tf.data.Iterator):
         return
@@ -115,8 +116,17 @@ def _build_metrics(model, iterator):
     if y is None or not known:
         return
     y = keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype.name), y)
-    for metric in metrics:
-        if not metric.built:
+
+    def measured(specs):
+        if model.student_loss_weight > 0:
+            model.hard(*specs, None)
+        return model.compute_metrics(None, *specs)
+
+    if keras.tree.is_nested(outputs):
+        symbolically(measured, (y, outputs))
+        return
+    for metric in model.metrics:
+        if metric.name == "compile_metrics" and not metric.built:
             metric.build(y, outputs)
 
 

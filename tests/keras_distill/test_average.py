@@ -53,7 +53,7 @@ def test_the_average_teaches():
     assert logs["soft_targets"] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["save", "save_weights", "resume"])
+@pytest.mark.parametrize("kind", ["save", "resume"])
 def test_the_average_is_saved_with_the_training(tmp_path, kind):
     x, y = examples(24)
 

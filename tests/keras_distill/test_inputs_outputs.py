@@ -336,7 +336,7 @@ def two_in_another_order(width):
     return keras.Model(inputs, [layers.Dense(3, name=name)(x) for name in ("zeta", "alpha")])
 
 
-@pytest.mark.parametrize("output", [0, 1, None, "zeta", "alpha"])
+@pytest.mark.parametrize("output", [0, "alpha", None])
 @pytest.mark.parametrize("weighting", [None, "true_label"])
 def test_labels_by_name_belong_to_outputs_by_position(output, weighting):
     rng = np.random.default_rng(0)
@@ -350,7 +350,7 @@ def test_labels_by_name_belong_to_outputs_by_position(output, weighting):
     expected = 0.0
     for i, name in enumerate(["zeta", "alpha"]):
         if output in (None, i, name):
-            t, s = (model.predict(x, verbose=0)[i] for model in (teacher, student))
+            t, s = (model(x)[i] for model in (teacher, student))
             trust = None
             if weighting:
                 trust = kd.example_weighting.weights(weighting, t, y[name])

@@ -226,3 +226,16 @@ def test_a_layer_may_have_the_name_of_an_exit():
     found = losses_of("exit_1")
     assert found["features_exit_1"] > 0
     assert found == losses_of("b")
+
+
+def test_a_step_is_traced_once():
+    class Counted(kd.SelfDistiller):
+        traces = 0
+
+        def forward(self, x, training):
+            self.traces += training
+            return super().forward(x, training)
+
+    model = compiled(Counted(cnn()))
+    model.fit(*images(), batch_size=4, verbose=0)
+    assert model.traces == 1

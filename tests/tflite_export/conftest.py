@@ -33,7 +33,7 @@ def net(photos):
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.ReLU()(x)
-    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
     x = keras.layers.Add()([x, keras.layers.Conv2D(8, 1)(x)])
     x = keras.layers.GlobalAveragePooling2D()(x)
     logits = keras.layers.Dense(3, name="logits")(x)

@@ -118,7 +118,7 @@ def test_it_is_a_student_of_a_distiller(net, photos, examples, tmp_path):
         image, keras.layers.Dense(3, activation="softmax", name="probabilities")(pooled)
     )
     aware = te.quantize_aware(student, examples)
-    hint = kd.losses.Hint(teacher_layer_name="depthwise_conv2d", student_layer_name="features")
+    hint = kd.losses.Hint(teacher_layer_name="depthwise", student_layer_name="features")
     distiller = kd.Distiller(
         net, aware, [kd.losses.SoftTargets(4.0), hint], distillation_loss_weights=[1.0, 1.0]
     )
@@ -189,6 +189,10 @@ WRONG = {
     "twice": (
         lambda net, x: te.quantize_aware(te.quantize_aware(net)),
         "quantisation-aware already",
+    ),
+    "no clusters": (
+        lambda net, x: te.quantize_aware(net, preserve="clusters"),
+        "no kernel of 'blobs' has clusters",
     ),
     "no model": (lambda net, x: te.quantize_aware(len), "A keras.Model is wanted"),
     "stripped": (lambda net, x: te.strip(net), "Functional was given"),

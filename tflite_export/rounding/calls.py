@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -32,6 +32,7 @@ class LayerCall:
         inside: the layers that it called itself.
         masked: whether it was given a mask.
         fills: whether it was given a constant other than 0 to fill in, which may be beyond all that goes in.
+        computes: whether it computes something itself between the layers that it calls.
     """
 
     layer: Any
@@ -40,15 +41,21 @@ class LayerCall:
     inside: tuple[Any, ...] = ()
     masked: bool = False
     fills: bool = False
+    computes: bool = False
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls of one pass, each after those that it holds, and the tensors at the model's ends."""
+    """The calls of one pass, each after those that it holds, and the tensors at the model's ends.
+
+    Attributes:
+        computes: whether the model computes something itself between the layers that it calls.
+    """
 
     calls: tuple[LayerCall, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    computes: bool = False
 
 
 def trace(model: Any, input_shape: Any = None) -> Trace:
@@ -61,28 +68,32 @@ def trace(model: Any, input_shape: Any = None) -> Trace:
 
     signature = Signature.of(model, input_shape, batch_size=1)
     calls: list[LayerCall] = []
-    running: list[tuple[Any, list[Any]]] = []
+    root = _Running()
+    running = [root]
     alive: dict[int, Any] = {}  # a tensor that is gone may lend its id to another
 
     def numbers(structure: Any) -> tuple[int, ...]:
         tensors = [t for t in keras.tree.flatten(structure) if is_float(t)]
+        if any(id(t) not in alive and _is_computed(t) for t in tensors):
+            running[-1].computes = True
         alive.update((id(t), t) for t in tensors)
         return tuple(map(id, tensors))
 
     def note(layer: Any, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if running:
-            running[-1][1].append(layer)
-        running.append((layer, []))
+        running[-1].inside.append(layer)
         reads = numbers((args, kwargs))
+        running.append(_Running())
         try:
             result = original(*args, **kwargs)
+            writes = numbers(result)
         finally:
-            _, inside = running.pop()
+            this = running.pop()
         masked = kwargs.get("mask") is not None
         if isinstance(layer, keras.layers.Softmax) and len(args) > 1:
             masked = masked or args[1] is not None
         fills = bool(np.any(np.asarray(kwargs.get("constant_values") or 0) != 0))
-        calls.append(LayerCall(layer, reads, numbers(result), tuple(inside), masked, fills))
+        inside, computes = tuple(this.inside), this.computes and bool(this.inside)
+        calls.append(LayerCall(layer, reads, writes, inside, masked, fills, computes))
         return result
 
     ends: list[tuple[int, ...]] = []
@@ -90,8 +101,10 @@ def trace(model: Any, input_shape: Any = None) -> Trace:
     def run(*flat: Any) -> None:
         calls.clear()  # TensorFlow traces twice where variables are made
         ends.clear()
+        entered = numbers(flat)
+        root.computes = False
         outputs = signature.call(flat)
-        ends.extend((numbers(flat), numbers(outputs)))
+        ends.extend((entered, numbers(outputs)))
 
     specs = [tf.TensorSpec(one.shape, one.dtype) for one in signature.inputs]
     with contextlib.ExitStack() as stack:
@@ -100,7 +113,22 @@ def trace(model: Any, input_shape: Any = None) -> Trace:
                 call = functools.partial(note, layer, layer.call)
                 stack.enter_context(replaced(layer, "call", call))
         tf.function(run, autograph=False).get_concrete_function(*specs)
-    return Trace(tuple(calls), *ends)
+    inputs, outputs = ends
+    return Trace(tuple(calls), inputs, outputs, root.computes)
+
+
+@dataclass
+class _Running:
+    """What is known of a call before it ends."""
+
+    inside: list[Any] = field(default_factory=list)
+    computes: bool = False
+
+
+def _is_computed(tensor: Any) -> bool:
+    """Whether it is neither a constant nor a variable as it is."""
+    kind = getattr(getattr(tensor, "op", None), "type", None)  # values outside of a graph have none
+    return kind not in (None, "Const", "ReadVariableOp")
 
 
 def is_float(value: Any) -> bool:

@@ -25,6 +25,7 @@ from tflite_export.rounding.rules import (
     KEPT,
     MEASURED,
     OPAQUE,
+    ROUNDED_INSIDE,
     Rule,
     is_fused_activation,
     rule_of,
@@ -78,10 +79,17 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """Placements in the order in which the layers run, and the inputs of the model that are rounded."""
+    """What is rounded in a model.
+
+    Attributes:
+        placements: in the order in which the layers run.
+        inputs: those of the model, by their number, that are rounded.
+        computes: whether the model computes something itself between its layers, which is in floats.
+    """
 
     placements: tuple[Placement, ...]
     inputs: tuple[int, ...]
+    computes: bool = False
 
 
 def place(trace: Trace, keep_float: Collection[Any] = ()) -> Plan:
@@ -108,10 +116,13 @@ class _Placing:
         }
         leaves = [c for c in self._calls if id(c.layer) in self._rules]
         self._times = Counter(id(c.layer) for c in leaves)
-        self._readers: dict[int, list[Rule | None]] = defaultdict(list)
+        self._readers: dict[int, list[LayerCall | None]] = defaultdict(list)
+        self._sources: dict[int, list[LayerCall | None]] = defaultdict(list)
+        writers = {number: call for call in leaves for number in call.writes}
         for call in leaves:
             for number in set(call.reads):
-                self._readers[number].append(self._rules[id(call.layer)])
+                self._readers[number].append(call)
+                self._sources[id(call.layer)].append(writers.get(number))
         for number in trace.outputs:
             self._readers[number].append(None)
         self._stored: dict[int, Steps | None] = {}
@@ -124,7 +135,7 @@ class _Placing:
         inputs = tuple(
             place
             for place, number in enumerate(self._trace.inputs)
-            if any(reader and reader.inside == "int8" for reader in self._readers[number])
+            if any(c and self._rule_of(c).inside == "int8" for c in self._readers[number])
         )
         for place in inputs:
             self._stored[self._trace.inputs[place]] = Steps(None, f"input_{place}")
@@ -132,17 +143,20 @@ class _Placing:
             rule = self._rules.get(id(call.layer))
             if rule is None:  # it holds layers that were dealt with
                 known = set(self._stored) | set(self._pending)
-                if isinstance(call.layer, keras.Model) or set(call.writes) <= known:
+                stored = isinstance(call.layer, keras.Model) or set(call.writes) <= known
+                if stored and (not call.computes or type(call.layer) in ROUNDED_INSIDE):
                     continue
-                rule = FLOAT
+                made = Placement(call.layer, FLOAT) if stored else self._placed(call, FLOAT)
+            else:
+                made = self._placed(call, rule)
             placement = dataclasses.replace(
-                self._placed(call, rule),
+                made,
                 ends=bool(set(call.writes) & set(self._trace.outputs)),
                 reads=len(call.reads),
             )
             before = self._found.get(id(call.layer))
             self._found[id(call.layer)] = placement if before is None else _both(before, placement)
-        return Plan(tuple(self._found.values()), inputs)
+        return Plan(tuple(self._found.values()), inputs, self._trace.computes)
 
     def _placed(self, call: LayerCall, rule: Rule) -> Placement:
         """The placement of one call; notes whether what it writes is stored, or left to its reader."""
@@ -182,17 +196,28 @@ class _Placing:
 
     def _is_left_to_reader(self, call: LayerCall, rule: Rule) -> bool:
         """Whether the one layer that reads what this call writes does the rounding."""
-        if self._times[id(call.layer)] > 1 or len(call.writes) != 1:
-            return False
-        readers = self._readers[call.writes[0]]
-        reader = readers[0] if len(readers) == 1 else None
+        reader = self._reader(call)
         if reader is None:
             return False
-        if reader.folds_away:
-            return rule.folds
-        if is_fused_activation(reader):
+        read = self._rule_of(reader)
+        if read.folds_away:  # in all its calls, if it has several
+            return all(
+                source is not None and self._rule_of(source).folds and self._reader(source)
+                for source in self._sources[id(reader.layer)]
+            )
+        if is_fused_activation(read):
             return rule.takes_activation
-        return reader.output == JOINED and rule.output == MEASURED and rule.inside == "int8"
+        return read.output == JOINED and rule.output == MEASURED and rule.inside == "int8"
+
+    def _reader(self, call: LayerCall) -> LayerCall | None:
+        """The only call that reads what this one writes, if there is but one."""
+        if self._times[id(call.layer)] > 1 or len(call.writes) != 1:
+            return None
+        readers = self._readers[call.writes[0]]
+        return readers[0] if len(readers) == 1 else None
+
+    def _rule_of(self, call: LayerCall) -> Rule:
+        return self._rules[id(call.layer)]
 
 
 def _both(one: Placement, other: Placement) -> Placement:

@@ -20,6 +20,7 @@ from tflite_export.normalization import spread
 from tflite_export.rounding.tfmot import tfmot
 
 LEVELS = 127
+ONLY_ZEROS = (-1.0, 1.0)  # the file's range where nothing but 0 ever passed: 0 is exact in any
 
 
 def rounded_kernel(kernel: Any, channels: Sequence[int]) -> Any:
@@ -57,7 +58,7 @@ class RangeQuantizer(keras.layers.Layer):
         room_below: how far the range goes on below the lowest value, for scores that a mask takes down.
         spread: one step less between the ends, for what may be pixels (`normalization.spread`).
 
-    Until it has seen anything it passes values as they are.
+    Until it has seen anything but 0 it passes values as they are; a file has `ONLY_ZEROS` there.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class RangeQuantizer(keras.layers.Layer):
             return tf.cast(result, x.dtype)
         ends = tf.get_static_value(low), tf.get_static_value(high)
         if None not in ends and ends[0] == ends[1]:  # constants, in a graph that becomes a file
-            return x
+            return tf.cast(tf.quantization.fake_quant_with_min_max_vars(wide, *ONLY_ZEROS), x.dtype)
         known = self._rounded(wide, False, variables)
         return tf.cast(
             tf.where(tf.equal(low, high), wide, known) if None in ends else known, x.dtype

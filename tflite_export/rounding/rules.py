@@ -72,6 +72,9 @@ FLOAT = Rule(inside="float")
 # The layers they hold are run in a loop, or by the step: what lies inside cannot be rounded from outside.
 OPAQUE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
 
+# What they compute between the layers that they hold is rounded too (layers.attend).
+ROUNDED_INSIDE = (layers.MultiHeadAttention,)
+
 _FOLDING = {
     layers.Dense: (Kernel("kernel", (-1,)),),
     layers.Conv1D: (Kernel("kernel", (-1,)),),

@@ -11,7 +11,7 @@ from keras_distill.app import demo
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
-    setting = demo.Setting(seeds=2, labelled=40, teacher_steps=60, student_steps=60)
+    setting = demo.Setting(seeds=2, labelled=40, teacher_steps=20, student_steps=20)
     return output, demo.run(output, setting)
 
 

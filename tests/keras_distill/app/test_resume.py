@@ -111,11 +111,9 @@ def test_killed_in_every_phase_it_ends_the_same(job, uninterrupted, tmp_path, mo
     output = tmp_path / "out"
     # 20 photos in batches of 8: 3 steps an epoch; head 1 epoch, whole network 3, student 3.
     moments = [
-        (lambda patch: kill_at_step(patch, 2), "Teacher, head", None),
         (lambda patch: kill_at_step(patch, 3 + 3 + 2), "Teacher, head 1/1", "Teacher, whole 2/3"),
         (lambda patch: kill_at_step(patch, 6 + 3 + 2), "Teacher, whole 2/3", "Student 2/3"),
         (kill_in(classifier.te, "export"), "Student 2/3", None),
-        (kill_in(results, "write_history"), "Exporting", "Student"),
         (kill_after_the_summary, "Exporting", "Student"),
     ]
     for kill, said, not_said in moments:
@@ -125,7 +123,7 @@ def test_killed_in_every_phase_it_ends_the_same(job, uninterrupted, tmp_path, mo
                 job(output)
         assert (output / "unfinished" / "arguments.json").exists()
         told = capsys.readouterr().err
-        assert said in told or said == "Teacher, head"
+        assert said in told
         assert not_said is None or not_said not in told
         with pytest.raises(ValueError, match=r"temperature was 4\.0, is now 2\.0"):
             job(output, temperature=2.0)
@@ -296,11 +294,10 @@ def test_a_folder_that_is_called_as_the_student_does_not_stand_for_it(
     photos, finished, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    arguments = {"teacher": finished[0] / "teacher.keras", "student": "resnet8", "width": 0.25}
-    first = distill.run(photos, "resnet8", epochs=1, quantization=None, **arguments)
-    again = distill.run(photos, "resnet8", epochs=1, quantization=None, **arguments)
-    assert again == first
-    assert "student" not in first["sources"]
+    output, summary = finished
+    (tmp_path / "resnet8").mkdir()
+    given = {**summary["arguments"], "photos": photos}
+    assert distill.run(**given) == json.loads((output / "summary.json").read_text())
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

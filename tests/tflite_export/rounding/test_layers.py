@@ -156,7 +156,7 @@ def _compare(model, x):
         for o in flatbuffer.operators(tree)
         if "float32" in o.output_types and not {"int8", "uint8"} & set(o.input_types)
     }
-    wanted, found = aware.predict(x, verbose=0), te.load(content).run(x)
+    wanted, found = keras.tree.map_structure(np.asarray, aware(x)), te.load(content).run(x)
     pairs = list(zip(keras.tree.flatten(wanted), keras.tree.flatten(found), strict=True))
     ends = tree.subgraphs[0].outputs
     for (one, other), end in zip(pairs, ends, strict=True):
@@ -174,8 +174,7 @@ def test_the_file_has_integers_alone_and_answers_alike(name, x):
     assert not floats
     assert not aware.coverage().in_float
     # Rounding is there at all: it differs from floats, by little.
-    plain, rounded = (keras.tree.flatten(m.predict(x, verbose=0)) for m in (model, aware))
-    for one, other in zip(plain, rounded, strict=True):
+    for one, other in zip(keras.tree.flatten(model(x)), keras.tree.flatten(aware(x)), strict=True):
         assert 1e-5 < np.sqrt(np.mean((one - other) ** 2)) / np.std(one) < 0.1
 
 
@@ -194,6 +193,62 @@ def test_what_is_filled_in_may_lie_beyond_all_steps(x):
     aware, _ = _compare(build(lambda i: ops.pad(i, around, constant_values=50.0)), x)
     assert len(aware.coverage().in_float) == 1
     aware, floats = _compare(build(lambda i: L.Conv2D(4, 3)(ops.pad(i, around))), x)
+    assert not floats
+
+
+@keras.saving.register_keras_serializable("tests")
+class _Between(L.Layer):
+    """Computes between two layers that it holds."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.first, self.second = L.Dense(6), L.Dense(4)
+
+    def call(self, x):
+        return self.second(ops.sin(self.first(x)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class _Whole(keras.Model):
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.first, self.second = L.Dense(6), L.Dense(4)
+
+    def call(self, x):
+        return self.second(ops.sin(self.first(x)))
+
+
+def test_what_a_layer_computes_between_its_layers_is_in_floats_and_named(x):
+    aware, floats = _compare(build(lambda i: _Between(name="odd")(i)), x)
+    assert aware.coverage().in_float == ["odd"]
+    assert [c.weights for c in aware.coverage() if c.layer == "odd"] == [""]
+    assert "SIN" in floats
+    attends = build(lambda i: L.GroupQueryAttention(4, 2, 1, name="odd")(_steps(i), _steps(i)))
+    assert "odd" in te.quantize_aware(attends).coverage().in_float
+    for head in (_Between, _Whole):
+        with pytest.raises(ValueError, match=r"\['odd'\] in floats"):
+            te.quantize_aware(build(lambda i: head(name="odd")(i)), strict=True)  # noqa: B023
+    whole = _Whole(name="odd")
+    whole(x)
+    assert te.quantize_aware(whole).coverage().in_float == ["odd"]
+
+
+def test_a_batch_normalization_behind_a_convolution_and_something_else(x):
+    def head(image):
+        shared = L.BatchNormalization()
+        y = shared(L.Conv2D(4, 3, padding="same", use_bias=False)(image))
+        return L.Add()([y, shared(L.ReLU()(image))])
+
+    _, floats = _compare(build(head), x)
+    assert not floats
+
+
+def test_a_place_where_only_zeros_passed_is_in_integers(x):
+    model = build(lambda i: L.Conv2D(3, 1)(L.Conv2D(4, 3, activation="relu", name="dead")(i)))
+    kernel, bias = model.get_layer("dead").get_weights()
+    model.get_layer("dead").set_weights([kernel * 0, bias - 1])
+    model.layers[-1].set_weights([np.ones((1, 1, 4, 3)), np.float32([-1, 0.5, 2])])
+    _, floats = _compare(model, x)
     assert not floats
 
 
