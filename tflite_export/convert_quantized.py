@@ -18,6 +18,7 @@ from tflite_export.convert import FloatModel, Pixels, explained, frozen, normali
 from tflite_export.normalization import PIXELS, Normalization, spread
 from tflite_export.quantize_aware import QuantizeAware
 from tflite_export.rounding.activations import Range, rounded
+from tflite_export.rounding.one_step import with_one_step
 from tflite_export.rounding.requantize import requantized
 from tflite_export.signature import Signature
 
@@ -73,7 +74,8 @@ def convert_quantized(
             content = converter.convert()
     except Exception as error:
         raise explained(error, concrete.graph.as_graph_def(), model) from error
-    tree = flatbuffer.with_own_outputs(requantized(flatbuffer.read(content)), names)
+    tree = with_one_step(requantized(flatbuffer.read(content)), model.one_step_kernels())
+    tree = flatbuffer.with_own_outputs(tree, names)
     named = flatbuffer.with_names(tree, [i.name for i in signature.inputs], names)
     return FloatModel(flatbuffer.write(named), signature.inputs, tuple(names))
 

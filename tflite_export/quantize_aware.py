@@ -31,6 +31,7 @@ from tflite_export.rounding.activations import MEASURED, Range
 from tflite_export.rounding.calls import is_float, layers_and_operations, paths, trace
 from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of, described
 from tflite_export.rounding.layers import Mode, Quantizers, attend, install
+from tflite_export.rounding.one_step import LEVELS, rows_of
 from tflite_export.rounding.placement import Placement, place
 from tflite_export.rounding.rules import JOINED, KEPT, ROUNDED_INSIDE
 from tflite_export.signature import Signature, require_tensorflow
@@ -156,6 +157,23 @@ class QuantizeAware(Altered):
                 f"{self.name!r} has seen no example yet, so that the ranges of its activations are not "
                 "known: train it, or give quantize_aware a representative_dataset=."
             )
+
+    def one_step_kernels(self) -> list[np.ndarray]:
+        """Kernels in whole numbers, as `one_step.rows_of` makes them, whose channels share one step."""
+        found = []
+        channels = {
+            (id(p.layer), kernel.attribute): kernel.channels
+            for p in self._plan.placements
+            for kernel in p.rule.kernels
+        }
+        for one in self.constraints:
+            layer, attribute = one.place
+            own = channels[id(layer), attribute]
+            if one.one_step and own:
+                kernel = np.asarray(one(keras.ops.convert_to_tensor(getattr(layer, attribute))))
+                largest = np.abs(kernel).max()
+                found.append(rows_of(np.round(kernel * (LEVELS / (largest or 1.0))), own))
+        return found
 
     def calibrate(self, representative_dataset: Any, num_examples: int = 300) -> None:
         """Widen the ranges to what these examples lead to without rounding.

@@ -239,10 +239,13 @@ class _Rounded:
             value = constraint(value)
         if mode.observing:
             return value
-        channels = () if constraint is not None and constraint.one_step else kernel.channels
-        if mode.for_file:
-            return value if channels else rounded_for_file(value)
-        return self._quantizers.share(value, rounded_kernel(value, channels))
+        one_step = constraint is not None and constraint.one_step
+        if mode.for_file and not kernel.channels:
+            return rounded_for_file(value)
+        if mode.for_file and not one_step:
+            return value
+        whole = rounded_kernel(value, () if one_step else kernel.channels)
+        return self._quantizers.share(value, whole)
 
     def _chained(self, inputs: Any) -> Any:
         kind = type(self._layer)
