@@ -42,6 +42,7 @@ from tflite_export.chatter import hushed
 from tflite_export.dead_channels import with_room_for_biases
 from tflite_export.masked_scores import with_near_masks
 from tflite_export.normalization import PIXELS, Normalization, spread
+from tflite_export.whole_means import with_means
 
 RECIPES = (None, "float16", "dynamic_int8", "int8", "int16x8", "int4")
 EDGES = ("float32", "uint8", "int8", "int16")
@@ -156,6 +157,7 @@ def quantize(
         warnings.simplefilter("ignore")  # it warns of its own way of opening the file
         measured = None
         if needs_examples(recipe):
+            content = with_means(content)
             measured = with_near_masks(content, _measure(content, examples, recipe))
             for seen in measured.values():  # where all is 0 any step will do, and one of 0 none
                 if not np.any(seen["min"]) and not np.any(seen["max"]):

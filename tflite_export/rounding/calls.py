@@ -33,6 +33,7 @@ class LayerCall:
         masked: whether it was given a mask.
         fills: whether it was given a constant other than 0 to fill in, which may be beyond all that goes in.
         computes: whether it computes something itself between the layers that it calls.
+        whole: whether it makes one place of all that a picture has.
     """
 
     layer: Any
@@ -42,6 +43,7 @@ class LayerCall:
     masked: bool = False
     fills: bool = False
     computes: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def trace(model: Any, input_shape: Any = None) -> Trace:
             masked = masked or args[1] is not None
         fills = bool(np.any(np.asarray(kwargs.get("constant_values") or 0) != 0))
         inside, computes = tuple(this.inside), this.computes and bool(this.inside)
-        calls.append(LayerCall(layer, reads, writes, inside, masked, fills, computes))
+        whole = _is_whole(layer, args[0] if args else None, result)
+        calls.append(LayerCall(layer, reads, writes, inside, masked, fills, computes, whole))
         return result
 
     ends: list[tuple[int, ...]] = []
@@ -123,6 +126,11 @@ class _Running:
 
     inside: list[Any] = field(default_factory=list)
     computes: bool = False
+
+
+def _is_whole(layer: Any, given: Any, result: Any) -> bool:
+    pool = getattr(layer, "pool_size", None)
+    return pool is not None and tuple(given.shape[1:-1]) == pool and set(result.shape[1:-1]) == {1}
 
 
 def _is_computed(tensor: Any) -> bool:

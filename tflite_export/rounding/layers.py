@@ -24,7 +24,7 @@ from tflite_export.rounding.calls import is_float, replaced
 from tflite_export.rounding.placement import Placement
 from tflite_export.rounding.quantizers import RangeQuantizer, rounded_for_file, rounded_kernel
 from tflite_export.rounding.requantize import marked
-from tflite_export.rounding.rules import JOINED, Kernel
+from tflite_export.rounding.rules import JOINED, WHOLE_MEAN, Kernel
 
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 # Merging layers of any number of inputs, which the file takes two by two.
@@ -201,6 +201,9 @@ class _Rounded:
             return self._original(ops.where(mask, args[0], lowest))
         if _partial_results(self._placement):
             return self._chained(args[0])
+        if rule is WHOLE_MEAN:
+            x = args[0]
+            return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)), keepdims=True)
         if isinstance(layer, SEPARABLE) and rule.kernels:
             return self._separable(*args, **kwargs)
         with contextlib.ExitStack() as stack:

@@ -26,6 +26,7 @@ from tflite_export.rounding.rules import (
     MEASURED,
     OPAQUE,
     ROUNDED_INSIDE,
+    WHOLE_MEAN,
     Rule,
     is_fused_activation,
     rule_of,
@@ -235,6 +236,8 @@ def _both(one: Placement, other: Placement) -> Placement:
 
 def _rule(call: LayerCall) -> Rule:
     rule = FLOAT if call.fills else rule_of(call.layer)
+    if rule.averages and call.whole:
+        return WHOLE_MEAN
     return (
         dataclasses.replace(rule, inside="float") if call.masked and rule.masked_in_float else rule
     )

@@ -68,6 +68,8 @@ class Rule:
 
 
 FLOAT = Rule(inside="float")
+# An average pool over a whole picture, which a file computes as a mean, in steps of its own.
+WHOLE_MEAN = Rule(averages=True)
 
 # The layers they hold are run in a loop, or by the step: what lies inside cannot be rounded from outside.
 OPAQUE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)

@@ -233,6 +233,18 @@ def test_what_a_layer_computes_between_its_layers_is_in_floats_and_named(x):
     assert te.quantize_aware(whole).coverage().in_float == ["odd"]
 
 
+def test_an_average_pool_over_the_whole_picture_has_steps_of_its_own(x):
+    def head(image):
+        pooled = L.AveragePooling2D(6)(L.Conv2D(4, 3, activation="relu")(image))
+        return L.Dense(3)(L.Flatten()(pooled))
+
+    aware, floats = _compare(build(head), x)
+    assert not floats
+    pool = next(p for p in aware._plan.placements if isinstance(p.layer, L.AveragePooling2D))
+    assert pool.rounds_output
+    assert pool.like is None
+
+
 def test_a_batch_normalization_behind_a_convolution_and_something_else(x):
     def head(image):
         shared = L.BatchNormalization()
