@@ -58,6 +58,19 @@ def leaves(structure: Any) -> list[Any]:
     return [structure]
 
 
+def refuse_nan(x: Any, before: int) -> None:
+    """Raise ValueError for NaN in a batch: a ReLU makes 0 of it and an integer input some pixel, so that the
+    answers would not tell."""
+    for array in leaves(x):
+        values = np.asarray(array)
+        if values.dtype.kind != "f" or not np.isnan(values).any():
+            continue
+        number = int(np.isnan(values).reshape(len(values), -1).any(1).argmax())
+        raise ValueError(
+            f"The data hold NaN in example {before + number}: leave it out, or repair it."
+        )
+
+
 def _raw_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
     x, y = data, None
     whole = isinstance(data, Mapping) or hasattr(data, "__array__")

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from tflite_export import metadata
-from tflite_export.batches import batches, length
-from tflite_export.runtime import content_of, makers
+from tflite_export.batches import batches, leaves, length, refuse_nan
+from tflite_export.runtime import Interpreter, content_of, makers
+from tflite_export.verification import class_numbers
 from tflite_export.verify import runner
 from tflite_export.whole_file import write_whole
 
 _SHOWN = 11  # lines of the printed curve
+_PROBABLE = ("SOFTMAX", "LOGISTIC")
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,25 @@ class Cascade:
         `golden`. The file is replaced when it is whole.
 
         Raises:
-            ValueError: the file has no labels, is not one of ours, or ends in logits, which are no scores.
+            ValueError: the file has no labels, is not one of ours, ends in logits, which are no scores, or
+                has one unit for no and yes.
         """
         content = content_of(file)[0]
-        ends = [name for name, _ in makers(content)]
-        if not set(ends) & {"SOFTMAX", "LOGISTIC"}:
+        changed = metadata.with_score_threshold(content, self.threshold)
+        described = metadata.read_metadata(content).outputs
+        place = next(n for n, one in enumerate(described) if one.label_file)
+        end, name = makers(content)[place][0], described[place].name
+        if end not in _PROBABLE:
             raise ValueError(
-                f"The file ends in {ends[0] or 'an operator of its own'}, and a threshold is for scores "
+                f"Output {name!r} ends in {end or 'an operator of its own'}, and a threshold is for scores "
                 "from 0 to 1, which apps compare as the file gives them: end the student in a softmax, and "
                 "export it again."
             )
-        changed = metadata.with_score_threshold(content, self.threshold)
+        if Interpreter(content).outputs[place].shape[-1] == 1:
+            raise ValueError(
+                f"Output {name!r} is one unit, of which apps compare the yes alone, and a sure no would go "
+                "to the server: give the student two units and a softmax."
+            )
         return write_whole(os.fspath(getattr(file, "path", file)), changed)
 
     def __str__(self) -> str:
@@ -152,13 +162,20 @@ def cascade(
 
     Raises:
         ValueError: neither or both of `accuracy` and `coverage` are given, or no threshold reaches it; the
-            outputs are no class scores; there are no examples.
+            outputs are no class scores, or not finite; an example has NaN, a label that is no class, or
+            several labels; there are no examples.
     """
     if (accuracy is None) == (coverage is None):
         raise ValueError("cascade wants either accuracy= or coverage=, a share from 0 to 1.")
-    wished = float((coverage if accuracy is None else accuracy) or 0.0)
+    wished = coverage if accuracy is None else accuracy
+    if not isinstance(wished, int | float | np.number):
+        raise ValueError(f"A share from 0 to 1 is wished for, got {wished!r}.")
     if not 0 <= wished <= 1:
         raise ValueError(f"A share from 0 to 1 is wished for, got {wished}.")
+    costs = {"device_ms": device_ms, "server_ms": server_ms, "bytes_per_request": bytes_per_request}
+    for name, cost in costs.items():
+        if cost is not None and not 0 <= cost < np.inf:
+            raise ValueError(f"{name}={cost!r}: give a number of 0 or more, or None.")
     found = _answers(student, teacher, data, labels, teacher_inputs, batch_size)
     sent = found.bytes_per_example if bytes_per_request is None else bytes_per_request
     curve = found.curve(device_ms, server_ms, sent)
@@ -227,29 +244,25 @@ def _answers(
     student: Any, teacher: Any, data: Any, labels: Any, teacher_inputs: Any, batch_size: int
 ) -> _Found:
     device = runner(student, None, batch_size, None, real_valued=True)
-    given = np.asarray(teacher) if hasattr(teacher, "__array__") else None
-    server = (
-        None if given is not None else runner(teacher, None, batch_size, None, real_valued=True)
-    )
+    given = _classes("teacher", {"answers": np.asarray(teacher)}) if _is_array(teacher) else None
+    server = None if given is not None else runner(teacher, None, batch_size, None, True)
     parts: dict[str, list[np.ndarray]] = {"student": [], "teacher": [], "truth": []}
     start, sizes = 0, 0
     for x, y in batches(data, labels, batch_size, None):
-        count = length(x)
+        refuse_nan(x, start)
         parts["student"].append(_classes("student", device(x)))
         if server is not None:
-            parts["teacher"].append(
-                _classes("teacher", server(x if teacher_inputs is None else teacher_inputs(x)))
-            )
-        elif given is not None:
-            parts["teacher"].append(given[start : start + count])
+            asked = x if teacher_inputs is None else teacher_inputs(x)
+            parts["teacher"].append(_classes("teacher", server(asked)))
         if y is not None:
-            parts["truth"].append(_truth(y))
-        sizes += sum(np.asarray(a).nbytes for a in (x.values() if isinstance(x, dict) else [x]))
-        start += count
+            parts["truth"].append(_truth(y, parts["student"][-1].shape))
+        sizes += sum(np.asarray(a).nbytes for a in leaves(x))
+        start += length(x)
     if not start:
         raise ValueError("cascade was given no examples: a threshold cannot be chosen on none.")
-    ours, theirs = (np.concatenate(parts[name]) for name in ("student", "teacher"))
-    if len(theirs) != start or theirs.ndim != 2 or theirs.shape[1] != ours.shape[1]:
+    ours = np.concatenate(parts["student"])
+    theirs = given if given is not None else np.concatenate(parts["teacher"])
+    if theirs.shape != ours.shape:
         raise ValueError(
             f"The student answers {ours.shape} and the teacher {theirs.shape}: both give scores of the same "
             "classes for each example."
@@ -259,12 +272,23 @@ def _answers(
     if len(truth) != start:
         raise ValueError(f"{start} examples have {len(truth)} labels: label all of them, or none.")
     return _Found(
-        _probabilities(ours).max(-1),
+        _probabilities(ours, _end(student)).max(-1),
         ours.argmax(-1) == truth,
         answers == truth,
         sizes / start,
         "labels" if parts["truth"] else "the server",
     )
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or isinstance(value, list | tuple)
+
+
+def _end(student: Any) -> str | None:
+    """The operator that makes the scores of a file; None of other students."""
+    if hasattr(student, "predict_on_batch") or isinstance(student, Interpreter):
+        return None
+    return makers(student)[0][0]
 
 
 def _classes(whose: str, outputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -274,31 +298,39 @@ def _classes(whose: str, outputs: dict[str, np.ndarray]) -> np.ndarray:
         raise ValueError(
             f"The {whose} answers {shapes}: cascade is for one output of class scores, (examples, classes)."
         )
+    if first.dtype.kind not in "iuf" or not np.isfinite(first).all():
+        raise ValueError(
+            f"The {whose} does not answer with finite numbers: look at its weights, or at the data."
+        )
     if first.shape[1] == 1:  # one unit: no and yes
         yes = first if _between_0_and_1(first) else 1 / (1 + np.exp(-first.astype("float64")))
         first = np.concatenate([1 - yes, yes], -1)
     return first
 
 
-def _truth(y: Any) -> np.ndarray:
+def _truth(y: Any, shape: tuple[int, ...]) -> np.ndarray:
     y = np.asarray(y)
-    if y.ndim > 1:
-        y = y.argmax(-1) if y.shape[-1] > 1 else y[..., 0]
-    return y.astype("int64")
+    if y.shape == shape and y.dtype.kind in "iufb" and (y.sum(-1) > 1.01).any():
+        number = int((y.sum(-1) > 1.01).argmax())
+        raise ValueError(
+            f"An example has several labels ({y[number].tolist()}), and cascade is for one class of each: "
+            "plan each label by itself, as no and yes."
+        )
+    return class_numbers(y, shape, "scores")
 
 
 def _between_0_and_1(values: np.ndarray) -> bool:
     return bool(values.min() >= 0 and values.max() <= 1)
 
 
-def _probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Scores from 0 to 1: as they are where they are such and sum to 1, else the softmax of logits."""
+def _probabilities(outputs: np.ndarray, end: str | None) -> np.ndarray:
+    """Scores from 0 to 1, as an app compares them: as they are where they are such, else a softmax of logits.
+
+    Args:
+        end: the operator that makes them, if that is known.
+    """
     values = outputs.astype("float64")
-    # 256 steps of an int8 softmax do not sum to 1 exactly.
-    if (
-        _between_0_and_1(values)
-        and np.abs(values.sum(-1) - 1).max() < 0.01 * values.shape[1] + 0.02
-    ):
+    if end in _PROBABLE or (end is None and _between_0_and_1(values)):
         return values
     shifted = np.exp(values - values.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)

@@ -173,7 +173,8 @@ def _refusal(table: DelegateTable, operator: flatbuffer.Operator, nested: bool) 
 
 
 _NARROW = ("int4", "int8", "uint8", "int16")  # int32 is for shapes and indices too
-_HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D")
+_HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL",
+          "UNIDIRECTIONAL_SEQUENCE_LSTM")  # fmt: skip
 
 
 def _is_float16_weight(operator: flatbuffer.Operator) -> bool:
@@ -185,6 +186,9 @@ def _recipe(operators: Sequence[flatbuffer.Operator]) -> str:
     half = any(map(_is_float16_weight, operators))
     heavy = [o.input_types[:2] for o in operators if o.name in _HEAVY and len(o.input_types) > 1]
     kinds = set()
+    if not heavy:  # pools, sums: no weights
+        types = {kind for o in operators for kind in o.input_types} & {"int8", "uint8", "int16"}
+        kinds = {"int16x8" if "int16" in types else "int8"} if types else set()
     for activation, weight in heavy:
         if activation == "float32":
             kinds.add("float32" if "float" in weight else f"dynamic_{weight}")

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 
 from tflite_export import flatbuffer, metadata, ranges, representative
+from tflite_export.class_names import class_names
 from tflite_export.convert import ConversionError, FloatModel, Pixels, convert
 from tflite_export.convert_quantized import convert_quantized
 from tflite_export.normalization import Normalization
@@ -103,7 +104,8 @@ def export(
             (pixel - 128, for microcontrollers); "int16" with "int16x8". Every float input gets it, or
             an error says why not; 8 bits with other recipes than "int8" need `normalization`. A
             recipe of litert-quantizer says itself what the file takes and gives.
-        labels: class names, in the order of the last output axis.
+        labels: class names, in the order of the last axis of an output; of several outputs that fit, the one
+            that ends in a softmax or sigmoid is meant, or else the first.
         normalization: `(mean, std)` of numbers or lists of one for each channel, which take raw
             pixels 0..255 to the model's input; a dict by input name where there are several
             inputs. A float file carries it as metadata, for the app to apply. In a file with
@@ -141,6 +143,7 @@ def export(
             f"{quantization!r} does not read: give (mean, std), or quantization='int8'."
         )
     normal = _by_input(None if measured else normalization, signature.inputs)
+    labels = class_names(labels)
     integer = inference_input_type in ("uint8", "int8")
     if labels is not None and inference_input_type == "float32":
         _warn_of_plain_floats(signature.inputs, normal)
@@ -208,7 +211,7 @@ def export(
         inputs=interpreter.inputs,
         outputs=interpreter.outputs,
         quantization=quantization,
-        labels=None if labels is None else tuple(map(str, labels)),
+        labels=labels,
         normalization=normal,
     )
 
@@ -227,7 +230,10 @@ def _by_input(normalization: Any, inputs: Sequence[ModelInput]) -> dict[str, Nor
     unknown = sorted(set(normalization) - set(by_name))
     if unknown:
         raise ValueError(f"normalization names {unknown}; the model's inputs are {list(by_name)}.")
-    return {n: Normalization.parse(pair, by_name[n].shape[-1]) for n, pair in normalization.items()}
+    return {
+        n: Normalization.of_input(pair, n, by_name[n].dtype, by_name[n].shape[-1])
+        for n, pair in normalization.items()
+    }
 
 
 def _require_normalization(

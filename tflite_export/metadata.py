@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export import flatbuffer, metadata_schema
+from tflite_export.class_names import can_be_stored
 from tflite_export.metadata_schema import Metadata, TensorMetadata
 from tflite_export.normalization import Normalization
 from tflite_export.runtime import content_of
@@ -60,7 +61,8 @@ def embed(
     Args:
         content: a file with named inputs and outputs.
         name, description, version, author, license: of the model, in the maker's words.
-        labels: class names of the first output whose last axis has as many entries.
+        labels: class names of an output whose last axis has as many entries: of several the one that ends
+            in a softmax or sigmoid, or else the first.
         normalization: by input name.
         in_graph: the inputs among them whose pixels the graph normalises by itself.
 
@@ -78,7 +80,7 @@ def embed(
     inputs = [_input(graph.tensors[i], normalization, in_graph) for i in map(int, graph.inputs)]
     outputs = [_output(model, one) for one in model.signatureDefs[0].outputs]
     if labels is not None:
-        place = _labelled(graph, labels)
+        place = _labelled(outputs, graph, labels)
         outputs[place] = dataclasses.replace(
             outputs[place],
             description=f"Scores of {len(labels)} classes, in the order of {LABELS_FILE}.",
@@ -133,17 +135,10 @@ def _written(model: Any, described: Metadata, labels: Sequence[str] | None) -> b
 
 
 def _require_text(argument: str, value: Any) -> None:
-    if value is not None and not (isinstance(value, str) and _can_be_stored(value)):
+    if value is not None and not (isinstance(value, str) and can_be_stored(value)):
         raise ValueError(
             f"{argument}={value!r}: give text that UTF-8 can hold, without NUL, or None."
         )
-
-
-def _can_be_stored(value: str) -> bool:
-    try:
-        return b"\x00" not in value.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
 
 
 def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: Any) -> Any:
@@ -184,23 +179,21 @@ def _output(model: Any, entry: Any) -> TensorMetadata:
     return TensorMetadata(flatbuffer.text(entry.name), stats=stats)
 
 
-def _labelled(graph: Any, labels: Sequence[str]) -> int:
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"labels={labels!r}: give a list of class names.")
-    for label in labels:
-        # One label a line: whatever splits lines would make two of one.
-        if not label.strip() or label.splitlines() != [label] or not _can_be_stored(label):
-            raise ValueError(
-                f"The label {label!r} is empty, has a line break, or is no text that UTF-8 can hold: "
-                "give one line of text for each class."
-            )
+def _labelled(outputs: Sequence[TensorMetadata], graph: Any, labels: Sequence[str]) -> int:
+    """The place of the output that the labels are for: of several that fit, the one of probabilities."""
     sizes = [flatbuffer.shape_of(graph.tensors[i]) for i in map(int, graph.outputs)]
-    for place, shape in enumerate(sizes):
-        if shape and shape[-1] == len(labels):
-            return place
+    fit = [place for place, shape in enumerate(sizes) if shape and shape[-1] == len(labels)]
+    if fit:
+        probable = [place for place in fit if outputs[place].stats is not None]
+        return probable[0] if len(probable) == 1 else fit[0]
+    one_unit = len(labels) == 2 and any(shape and shape[-1] == 1 for shape in sizes)
     raise ValueError(
-        f"{len(labels)} labels were given, and the outputs have the shapes {sizes}: give one label "
-        "for each class, in the order of the last axis."
+        f"{len(labels)} labels were given, and the outputs have the shapes {sizes}: "
+        + (
+            "one unit has one label, of what it says yes to."
+            if one_unit
+            else "give one label for each class, in the order of the last axis."
+        )
     )
 
 

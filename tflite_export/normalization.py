@@ -41,6 +41,21 @@ class Normalization:
     std: tuple[float, ...]
 
     @classmethod
+    def of_input(cls, pair: Any, name: str, dtype: str, channels: int | None) -> Normalization:
+        """That of one input of a model.
+
+        Raises:
+            ValueError: it is none, or the input takes integers, which are the pixels themselves.
+        """
+        found = cls.parse(pair, channels)
+        if "int" in dtype and (found.mean, found.std) != ((0.0,), (1.0,)):
+            raise ValueError(
+                f"normalization={pair!r}, and {name!r} takes {dtype}: pixels go in as they are, which is "
+                "normalization=(0, 1)."
+            )
+        return found
+
+    @classmethod
     def parse(cls, pair: Any, channels: int | None = None) -> Normalization:
         """Raises ValueError unless `pair` is (mean, std) of numbers or lists of `channels`."""
         if isinstance(pair, Normalization):

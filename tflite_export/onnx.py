@@ -12,6 +12,7 @@ operators ONNX lacks, and compares nothing. Needs `pip install keras-distill[onn
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,22 +88,36 @@ def export_onnx(
     onnx, runtime, tf2onnx = _packages()
     with float32_policies(model):
         traced = trace(model, input_shape, "export_onnx")
+        outputs = _named_outputs(traced)
         examples = _examples(data, traced, num_examples)
-        proto = _converted(tf2onnx, onnx, traced, model, opset)
+        proto = _converted(tf2onnx, onnx, traced, outputs, model, opset)
         content = proto.SerializeToString()
         if len(content) > LARGEST:
             raise ValueError(
                 f"{model.name!r} is {len(content):,} bytes as ONNX, and one file holds {LARGEST:,}."
             )
-        error = _compared(runtime, content, traced, examples, tolerance)
+        error = _compared(runtime, content, traced, outputs, examples, tolerance)
     return ExportedOnnx(
         path=write_whole(path, content),
         size_bytes=len(content),
         opset=next(o.version for o in proto.opset_import if o.domain == ""),
         inputs=traced.inputs,
-        outputs=traced.outputs,
+        outputs=outputs,
         max_error=error,
     )
+
+
+def _named_outputs(traced: Traced) -> tuple[ModelInput, ...]:
+    """ONNX has one name space: an output that is called like an input gets another name."""
+    taken = {i.name for i in traced.inputs}
+    found = []
+    for one in traced.outputs:
+        name = one.name
+        while name in taken:
+            name += "_out"
+        taken.add(name)
+        found.append(dataclasses.replace(one, name=name))
+    return tuple(found)
 
 
 def _packages() -> tuple[Any, Any, Any]:
@@ -118,12 +133,14 @@ def _packages() -> tuple[Any, Any, Any]:
     return onnx, onnxruntime, tf2onnx
 
 
-def _converted(tf2onnx: Any, onnx: Any, traced: Traced, model: Any, opset: int) -> Any:
+def _converted(
+    tf2onnx: Any, onnx: Any, traced: Traced, outputs: Sequence[ModelInput], model: Any, opset: int
+) -> Any:
     import tensorflow as tf
 
     newest = max(tf2onnx.constants.OPSET_TO_IR_VERSION)
-    if not 9 <= opset <= newest:
-        raise ValueError(f"opset={opset}: tf2onnx writes 9 to {newest}.")
+    if not isinstance(opset, int) or not 9 <= opset <= newest:
+        raise ValueError(f"opset={opset!r}: tf2onnx writes 9 to {newest}.")
     strings = [e.name for e in (*traced.inputs, *traced.outputs) if e.dtype == "string"]
     if strings:
         raise ConversionError(
@@ -154,7 +171,7 @@ def _converted(tf2onnx: Any, onnx: Any, traced: Traced, model: Any, opset: int) 
             f"{model.name!r} needs {', '.join(map(repr, missing))}, and ONNX has no such operator: "
             + advice
         )
-    _name_edges(proto.graph, traced)
+    _name_edges(proto.graph, traced.inputs, outputs)
     onnx.checker.check_model(proto)
     return proto
 
@@ -183,10 +200,10 @@ def _exists(onnx: Any, node: Any, opset: int) -> bool:
     return onnx.defs.has(node.op_type, max_inclusive_version=opset)
 
 
-def _name_edges(graph: Any, traced: Traced) -> None:
+def _name_edges(graph: Any, inputs: Sequence[ModelInput], outputs: Sequence[ModelInput]) -> None:
     """The model's own names, and "batch" for the size that all of them share."""
     names: dict[str, str] = {}
-    for values, edges in ((graph.input, traced.inputs), (graph.output, traced.outputs)):
+    for values, edges in ((graph.input, inputs), (graph.output, outputs)):
         for value, edge in zip(values, edges, strict=True):
             names[value.name] = edge.name
     # A value inside that has such a name by chance makes room.
@@ -200,7 +217,7 @@ def _name_edges(graph: Any, traced: Traced) -> None:
         rename(node.output)
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = names.get(value.name, value.name)
-    for values, edges in ((graph.input, traced.inputs), (graph.output, traced.outputs)):
+    for values, edges in ((graph.input, inputs), (graph.output, outputs)):
         for value, edge in zip(values, edges, strict=True):
             sizes = value.type.tensor_type.shape.dim
             if edge.shape and edge.shape[0] is None and len(sizes):
@@ -208,8 +225,12 @@ def _name_edges(graph: Any, traced: Traced) -> None:
 
 
 def _examples(data: Any, traced: Traced, count: int) -> list[Mapping[str, np.ndarray]]:
-    if data is not None:
-        return list(representative.read(data, traced.signature.inputs, count))
+    if data is not None or count < 1:
+        return list(
+            representative.read(
+                data, traced.signature.inputs, count, called="data", counted="num_examples"
+            )
+        )
     rng = np.random.default_rng(0)
     examples: list[Mapping[str, np.ndarray]] = []
     for _ in range(count):
@@ -231,6 +252,7 @@ def _compared(
     runtime: Any,
     content: bytes,
     traced: Traced,
+    outputs: Sequence[ModelInput],
     examples: Sequence[Mapping[str, np.ndarray]],
     tolerance: float,
 ) -> float:
@@ -246,7 +268,7 @@ def _compared(
             served.name: batch[own].astype(served.dtype)
             for served, own in zip(traced.inputs, names, strict=True)
         }
-        have = session.run([o.name for o in traced.outputs], fed)
+        have = session.run([o.name for o in outputs], fed)
         largest = max(largest, require_close("ONNX Runtime", want, have, tolerance))
     return largest
 

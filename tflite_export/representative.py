@@ -26,6 +26,9 @@ def read(
     inputs: Sequence[ModelInput],
     count: int,
     normalization: Mapping[str, Normalization] | None = None,
+    *,
+    called: str = "representative_dataset",
+    counted: str = "num_calibration_examples",
 ) -> list[dict[str, np.ndarray]]:
     """`count` examples, each a dict of arrays with a batch of 1, in float32 or integers.
 
@@ -35,10 +38,25 @@ def read(
 
     Raises:
         ValueError: there are none, their shape or type is not the model's, a value is not finite, or
-            no photo can be read; one that cannot is left out with a warning.
+            no photo can be read; one that cannot is left out with a warning. `called` and `counted` are
+            what the sentence calls `dataset` and `count`.
     """
     if count < 1:
-        raise ValueError(f"num_calibration_examples={count}: give 1 or more.")
+        raise ValueError(f"{counted}={count}: give 1 or more.")
+    try:
+        return _read(dataset, inputs, count, normalization)
+    except ValueError as error:
+        if called in str(error):
+            raise
+        raise ValueError(str(error).replace("representative_dataset", called)) from None
+
+
+def _read(
+    dataset: Any,
+    inputs: Sequence[ModelInput],
+    count: int,
+    normalization: Mapping[str, Normalization] | None,
+) -> list[dict[str, np.ndarray]]:
     if isinstance(dataset, (str, os.PathLike)):
         dataset = _folder(Path(dataset), inputs, count, normalization or {})
     examples: list[dict[str, np.ndarray]] = []
@@ -65,7 +83,7 @@ def read(
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(
                     f"representative_dataset has values that are not finite in example {number}, "
-                    f"input {name!r}: a range cannot be measured on NaN or infinity."
+                    f"input {name!r}: leave it out, or repair it."
                 )
     return examples
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from tflite_export import representative
 from tflite_export.chatter import hushed
+from tflite_export.class_names import class_names
 from tflite_export.normalization import Normalization
 from tflite_export.serving.requests import records_of, stacked
 from tflite_export.serving.signatures import CLASSIFY, DEFAULT, PREDICT, signatures
@@ -102,8 +103,9 @@ def export_saved_model(
             `num_warmup_examples` each signature gets two warm-up records, one example and all of
             them, which are answered here as the server will, and compared with Keras. Needs
             `pip install keras-distill[serving]`.
-        labels: class names, in the order of the last axis of an output (batch, classes); the first
-            output with so many units is meant. Two for one unit are no and yes.
+        labels: class names, in the order of the last axis of an output (batch, classes); of several that
+            fit, the one that ends in a softmax or sigmoid is meant, or else the first. Two for one unit are
+            no and yes.
         normalization: `(mean, std)`, which take pixels 0..255 to the input of a model with one
             image input; gives it the signature `image_bytes`.
         scores: what makes probabilities of the labelled output: "softmax" or "sigmoid" for logits,
@@ -121,7 +123,7 @@ def export_saved_model(
         require_messages()
     traced = trace(model, input_shape, "export_saved_model")
     normal = _normalization(normalization, traced)
-    names = _labels(labels)
+    names = class_names(labels, one_line=False)
     functions, left_out = signatures(traced, names, normal, scores, top_k)
     examples = _examples(warmup, traced, num_warmup_examples, normal)
     records = records_of(functions, traced, examples, normal)
@@ -164,21 +166,7 @@ def _normalization(pair: Any, traced: Traced) -> Normalization | None:
             f"Photos are stretched to the input's size, and {one.name!r} has the open sizes "
             f"{one.shape[1:]}: pass input_shape=, for example input_shape=(96, 96, {one.shape[-1]})."
         )
-    return Normalization.parse(pair, one.shape[-1])
-
-
-def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if isinstance(labels, str) or not all(isinstance(n, str) and n.strip() for n in labels):
-        raise ValueError(f"labels={labels!r}: give a list of class names.")
-    names = tuple(map(str, labels))
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"The label {name!r} is not in UTF-8: rename it.") from None
-    return names
+    return Normalization.of_input(pair, one.name, one.dtype, one.shape[-1])
 
 
 # The files
@@ -229,7 +217,9 @@ def _examples(
     if data is None:
         return []
     given = {} if normal is None else {traced.signature.inputs[0].name: normal}
-    return representative.read(data, traced.signature.inputs, count, given)
+    return representative.read(
+        data, traced.signature.inputs, count, given, called="warmup", counted="num_warmup_examples"
+    )
 
 
 def _checked(

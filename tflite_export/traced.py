@@ -112,8 +112,14 @@ def require_close(
         tolerance: the largest that is allowed, relative to the largest of `want` above 1.
 
     Raises:
-        ValueError: it is larger, or the shapes differ.
+        ValueError: it is larger, the shapes differ, or nothing of `want` is a number.
     """
+    floats = [w.astype("float64") for w in want if w.dtype.kind == "f" and w.size]
+    if floats and not any(np.isfinite(w).any() for w in floats):
+        raise ValueError(
+            "Keras answers NaN or infinity alone, on which nothing can be compared: give other examples, or "
+            "look at the model's weights."
+        )
     error = largest_difference(want, have)
     scale = max([1.0, *(float(np.abs(w).max(initial=0.0)) for w in want)])
     if not error <= tolerance * scale:

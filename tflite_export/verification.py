@@ -52,35 +52,13 @@ class Comparison:
         self._decisions += first.size
         self._equal += int(((first == second) & (first >= 0)).sum())
         if labels is not None:
-            self._count(self._classes_of(labels, a.shape), first, second)
+            self._count(class_numbers(labels, a.shape, self.name), first, second)
 
     def _decide(self, values: np.ndarray) -> np.ndarray:
         one = values.shape[-1] == 1
         decided = values[..., 0] > self._threshold if one else values.argmax(-1)
         # An answer of NaN is no answer, and agrees with nothing, not even with itself.
         return np.where(np.isnan(values).any(-1), -1, decided)
-
-    def _classes_of(self, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iufb":
-            raise ValueError(f"Output {self.name!r}: the labels are {labels.dtype}, not numbers.")
-        if labels.shape == shape and shape[-1] > 1:
-            labels = labels.argmax(-1)
-        if labels.ndim == len(shape) and labels.shape[-1] == 1:
-            labels = labels[..., 0]
-        if labels.shape != shape[:-1]:
-            raise ValueError(
-                f"Output {self.name!r} answers {shape}, and the labels have shape {labels.shape}: "
-                f"give classes {shape[:-1]} or one-hot {shape}."
-            )
-        classes = max(shape[-1], 2)
-        if not ((labels >= 0) & (labels < classes) & (labels == np.floor(labels))).all():
-            raise ValueError(
-                f"Output {self.name!r} has the classes 0..{classes - 1}, and the labels go from "
-                f"{labels.min()} to {labels.max()}: give whole numbers of these classes, and leave "
-                "out examples of others."
-            )
-        return labels.astype("int64")
 
     def _count(self, truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         for number in np.unique(truth):
@@ -132,6 +110,37 @@ class Comparison:
     def per_class(self) -> dict[int, tuple[float, float, int]]:
         """{class number: (reference accuracy, accuracy, examples)}."""
         return {k: (r / n, o / n, n) for k, (n, r, o) in sorted(self._classes.items())}
+
+
+def class_numbers(labels: np.ndarray, shape: tuple[int, ...], output: str) -> np.ndarray:
+    """The true classes as whole numbers, of an output of `shape`: (…) or one-hot (…, classes).
+
+    Args:
+        output: its name, for sentences.
+
+    Raises:
+        ValueError: they are no numbers, of another shape, or no classes of the output.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iufb":
+        raise ValueError(f"Output {output!r}: the labels are {labels.dtype}, not numbers.")
+    if labels.shape == shape and shape[-1] > 1:
+        labels = labels.argmax(-1)
+    if labels.ndim == len(shape) and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.shape != shape[:-1]:
+        raise ValueError(
+            f"Output {output!r} answers {shape}, and the labels have shape {labels.shape}: "
+            f"give classes {shape[:-1]} or one-hot {shape}."
+        )
+    classes = max(shape[-1], 2)
+    if not ((labels >= 0) & (labels < classes) & (labels == np.floor(labels))).all():
+        raise ValueError(
+            f"Output {output!r} has the classes 0..{classes - 1}, and the labels go from "
+            f"{labels.min()} to {labels.max()}: give whole numbers of these classes, and leave "
+            "out examples of others."
+        )
+    return labels.astype("int64")
 
 
 def _missed(one: Comparison, *bounds: tuple[str, float | None, float | None, bool]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export import metadata
-from tflite_export.batches import batches, leaves, length
+from tflite_export.batches import batches, length, refuse_nan
 from tflite_export.normalization import Normalization
 from tflite_export.pairing import labels_by_output, pair
 from tflite_export.runtime import Interpreter, content_of
@@ -76,7 +76,7 @@ def verify(
     pairs: list[tuple[str, str]] = []
     examples, main = 0, None
     for x, y in batches(data, labels, batch_size, max_examples):
-        _refuse_nan(x, examples)
+        refuse_nan(x, examples)
         ours, theirs = reference(x), other(x)
         if not examples:
             pairs = pair(ours, theirs, outputs)
@@ -105,18 +105,6 @@ def verify(
         output=shown[main],
         labels=class_names if named == pairs[main][1] else None,
     )
-
-
-def _refuse_nan(x: Any, before: int) -> None:
-    """A ReLU makes 0 of NaN and an integer input some pixel: the answers would not tell."""
-    for array in leaves(x):
-        values = np.asarray(array)
-        if values.dtype.kind != "f" or not np.isnan(values).any():
-            continue
-        number = int(np.isnan(values).reshape(len(values), -1).any(1).argmax())
-        raise ValueError(
-            f"The data hold NaN in example {before + number}: leave it out, or repair it."
-        )
 
 
 def _place(
@@ -185,6 +173,11 @@ def runner(
                 real_valued and infos[name].quantization is not None and value.dtype.kind in "iub"
             )
             return value.astype("float32") if real else value
+        if value.dtype == "uint8" and pixels[name] != Normalization.parse((0, 1)):
+            raise ValueError(
+                f"Input {name!r} is given as uint8, and values are wanted as the model takes them, (pixel - "
+                f"mean) / std with {pixels[name].to_json()}: normalise the pixels."
+            )
         steps = np.round(pixels[name].invert(value))
         if dtype == "int8":
             steps = steps - 128

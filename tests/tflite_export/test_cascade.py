@@ -141,3 +141,71 @@ def test_answers_that_do_not_fit(answered, device):
         te.cascade(device, teacher[:, :3], (student, truth), coverage=0.5)
     with pytest.raises(ValueError, match="no examples"):
         te.cascade(device, teacher[:0], student[:0], coverage=0.5)
+
+
+def _file(path, units, activation, other=None):
+    """A file of labelled scores; their logits are the input, ten times."""
+    given = keras.Input((max(units, 1),), name="answer")
+    scores = keras.layers.Dense(units, activation=activation, name="scores")
+    model = keras.Model(given, scores(given))
+    scores.set_weights([10 * np.eye(units, dtype="float32"), np.zeros(units, "float32")])
+    return te.export(model, path, labels=[f"c{i}" for i in range(units)])
+
+
+def test_sigmoids_of_several_units_are_compared_as_the_file_gives_them(answered, tmp_path):
+    student, teacher, truth = answered
+    logits = np.log(student) + 1
+    exported = _file(tmp_path / "m.tflite", CLASSES, "sigmoid")
+    plan = te.cascade(exported, teacher, (logits, truth), coverage=0.5)
+    answers = te.load(exported).run(logits).max(-1)
+    assert np.mean(answers >= plan.threshold) == pytest.approx(plan.chosen.coverage)
+    plan.write(exported)
+
+
+def test_one_unit_of_no_and_yes_gets_no_threshold_in_its_file(answered, tmp_path):
+    truth = answered[2]
+    exported = _file(tmp_path / "o.tflite", 1, "sigmoid")
+    x = np.random.default_rng(0).normal(size=(COUNT, 1)).astype("float32")
+    plan = te.cascade(exported, np.eye(2)[truth % 2], (x, truth % 2), coverage=0.5)
+    with pytest.raises(ValueError, match=r"'scores' is one unit, .* two units and a softmax"):
+        plan.write(exported)
+
+
+def test_the_threshold_is_for_the_labelled_output(tmp_path, answered, device):
+    given = keras.Input((CLASSES,), name="answer")
+    scores = keras.layers.Dense(3, name="scores")(given)
+    other = keras.layers.Dense(5, activation="softmax", name="other")(given)
+    exported = te.export(
+        keras.Model(given, [scores, other]), tmp_path / "two.tflite", labels=list("abc")
+    )
+    student, teacher, truth = answered
+    plan = te.cascade(device, teacher, (student, truth), coverage=0.5)
+    with pytest.raises(ValueError, match="'scores' ends in FULLY_CONNECTED"):
+        plan.write(exported)
+
+
+def test_several_inputs_as_a_list(answered):
+    student, teacher, truth = answered
+    inputs = [keras.Input((CLASSES,), name=name) for name in "ab"]
+    model = keras.Model(inputs, keras.layers.Add()(inputs))
+    plan = te.cascade(model, teacher, ([student, student * 0], truth), coverage=0.5)
+    assert plan.chosen.bytes_sent == pytest.approx((1 - plan.chosen.coverage) * 2 * CLASSES * 4)
+
+
+ODD = {
+    "NaN": (lambda s, t, y: (t, (s / (np.arange(len(s))[:, None] != 3) * 0 + s, y)), "hold NaN in example 3"),
+    "teacher's NaN": (lambda s, t, y: (t * np.nan, (s, y)), "teacher does not answer with finite"),
+    "teacher of more": (lambda s, t, y: (np.concatenate([t, t]), (s, y)), r"the teacher \(800, 4\)"),
+    "labels from 1": (lambda s, t, y: (t, (s, y + 1)), r"the classes 0\.\.3, .* from 1 to 4"),
+    "several labels": (lambda s, t, y: (t, (s, np.ones_like(s))), "An example has several labels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_makes_no_plan_is_refused(name, answered, device):
+    change, sentence = ODD[name]
+    teacher, data = change(*answered)
+    with pytest.raises(ValueError, match=sentence):
+        te.cascade(device, teacher, data, coverage=0.5)
+    with pytest.raises(ValueError, match="device_ms=-1: give a number of 0 or more"):
+        te.cascade(device, teacher, data, coverage=0.5, device_ms=-1)

@@ -129,3 +129,21 @@ def test_what_cannot_be_exported_leaves_the_earlier_file(build, options, error, 
     with pytest.raises(error, match=sentence):
         te.export_onnx(build(), tmp_path / "m.onnx", **options)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_an_output_that_is_called_like_an_input_gets_another_name(tmp_path):
+    given = keras.Input((4,), name="image")
+    model = keras.Model({"image": given}, {"image": keras.layers.Dense(4)(given)})
+    exported = te.export_onnx(model, tmp_path / "m.onnx")
+    assert [o.name for o in exported.outputs] == ["image_out"]
+
+
+def test_a_model_that_answers_nan_alone_is_refused(tmp_path):
+    given = keras.Input((4,))
+    model = keras.Model(given, keras.layers.Dense(2)(given))
+    model.set_weights([w * np.nan for w in model.get_weights()])
+    with pytest.raises(ValueError, match="answers NaN or infinity alone"):
+        te.export_onnx(model, tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="num_examples=0: give 1 or more"):
+        te.export_onnx(model, tmp_path / "m.onnx", num_examples=0)
+    assert not list(tmp_path.iterdir())

@@ -313,7 +313,7 @@ def unknown_end():
         (unknown_end, {"labels": ["a", "b"]}, "It does not show .* pass scores='softmax'"),
         (unknown_end, {"labels": list("abc")}, r"3 labels were given, and the outputs have"),
         (unknown_end, {"labels": "ab"}, "give a list of class names"),
-        (unknown_end, {"labels": ["a", "\udce4"]}, "is not in UTF-8"),
+        (unknown_end, {"labels": ["a", "\udce4"]}, "no text that UTF-8 can hold"),
         (unknown_end, {"labels": ["a", "b"], "scores": "logits"}, "it is one of 'auto', 'softmax'"),
         (
             unknown_end,

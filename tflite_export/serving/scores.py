@@ -31,13 +31,19 @@ _ENDS = {
 }
 
 
+def _last(tensor: Any) -> Any:
+    """What is behind operations that change nothing."""
+    operation = tensor.op
+    if operation.type not in _PASS:
+        return tensor
+    return _last(operation.inputs[tensor.value_index if operation.type == "IdentityN" else 0])
+
+
 def ending(tensor: Any) -> str | None:
     """How a tensor of a `tf.function`'s graph is made: "softmax", "sigmoid", "linear" (logits) or None."""
-    operation = tensor.op
+    operation = _last(tensor).op
     if operation.type in _ENDS:
         return _ENDS[operation.type]
-    if operation.type in _PASS:
-        return ending(operation.inputs[tensor.value_index if operation.type == "IdentityN" else 0])
     if operation.type in ("Add", "AddV2"):  # of a bias
         return "linear" if "linear" in [ending(one) for one in operation.inputs] else None
     return None
@@ -61,7 +67,7 @@ def activation(tensor: Any, scores: str, units: int) -> str:
     if found is None:
         raise ValueError(
             f"It does not show whether the model ends in logits or in probabilities (its last "
-            f"operation is {tensor.op.type!r}): pass scores='softmax' or 'sigmoid' for logits, or "
+            f"operation is {_last(tensor).op.type!r}): pass scores='softmax' or 'sigmoid' for logits, or "
             "'identity' for probabilities."
         )
     if found == "linear":

@@ -13,7 +13,7 @@ from typing import Any
 
 from tflite_export.normalization import Normalization
 from tflite_export.serving.photo_graph import read_photos
-from tflite_export.serving.scores import activation, best_first
+from tflite_export.serving.scores import activation, best_first, ending
 from tflite_export.signature import ModelInput
 from tflite_export.traced import Traced
 
@@ -65,19 +65,24 @@ def _answerer(
         raise ValueError(f"top_k={top_k}: there are {len(labels)} labels.")
     place = _labelled(traced, labels)
     one = traced.outputs[place]
-    # Of the graph; TensorFlow sorts them by name.
-    tensor = traced.function.outputs[sorted(o.name for o in traced.outputs).index(one.name)]
-    made = activation(tensor, scores, int(one.shape[-1] or 1))
+    made = activation(_tensor(traced, place), scores, int(one.shape[-1] or 1))
     return lambda inputs: best_first(traced.function(*inputs)[one.name], labels, made, top_k)
+
+
+def _tensor(traced: Traced, place: int) -> Any:
+    """An output in the graph, where TensorFlow sorts them by name."""
+    names = sorted(o.name for o in traced.outputs)
+    return traced.function.outputs[names.index(traced.outputs[place].name)]
 
 
 def _labelled(traced: Traced, labels: Sequence[str]) -> int:
     """The place of the output that the labels are for."""
     flat = {n: o.shape[-1] for n, o in enumerate(traced.outputs) if len(o.shape) == 2}
     for units in (len(labels), 1 if len(labels) == 2 else None):
-        for place, size in flat.items():
-            if size == units:
-                return place
+        fit = [place for place, size in flat.items() if size == units]
+        probable = [n for n in fit if ending(_tensor(traced, n)) in ("softmax", "sigmoid")]
+        if fit:
+            return probable[0] if len(probable) == 1 else fit[0]
     shapes = {o.name: o.shape for o in traced.outputs}
     raise ValueError(
         f"{len(labels)} labels were given, and the outputs have the shapes {shapes}: a server answers "
