@@ -118,3 +118,12 @@ def test_the_table_for_people_says_what_and_from_where():
 def test_damaged_files_are_refused():
     with pytest.raises(ValueError, match="TFLite file"):
         te.compatibility(chain("RELU")[:40])
+
+
+def test_a_file_of_integers_without_weights_is_no_float_file(tmp_path):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(image)))
+    x = np.random.default_rng(0).uniform(-1, 1, (20, 8, 8, 3)).astype("float32")
+    for recipe in ("int8", "int16x8"):
+        exported = te.export(model, tmp_path / "m.tflite", recipe, x)
+        assert te.compatibility(exported).recipe == recipe

@@ -233,3 +233,37 @@ def test_damaged_metadata_raise_nothing_but_value_errors(net, tmp_path):
             broken[place] = rng.integers(0, 256)
         with contextlib.suppress(ValueError):
             assert isinstance(te.read_metadata(bytes(broken)), te.Metadata)
+
+
+def test_of_two_outputs_the_labels_are_for_the_probabilities(tmp_path):
+    image = keras.Input((8, 8, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    embedding = keras.layers.Dense(3, name="embedding")(pooled)
+    scores = keras.layers.Dense(3, activation="softmax", name="scores")(pooled)
+    model = keras.Model(image, [embedding, scores])
+    te.export(model, tmp_path / "m.tflite", labels=list("abc"), normalization=(0, 1))
+    labelled = [
+        one.name for one in te.read_metadata(tmp_path / "m.tflite").outputs if one.label_file
+    ]
+    assert labelled == ["scores"]
+    served = te.export_saved_model(
+        model, tmp_path / "serving", labels=list("abc"), normalization=(0, 1)
+    )
+    assert "classify" in served.signatures
+
+
+@pytest.mark.parametrize("export", [te.export, te.export_saved_model])
+def test_an_input_of_integers_takes_pixels_as_they_are(export, tmp_path):
+    image = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3)(pooled))
+    with pytest.raises(ValueError, match=r"'image' takes uint8: .* normalization=\(0, 1\)"):
+        export(model, tmp_path / "m", labels=list("abc"), normalization=(127.5, 127.5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_unit_has_one_label(tmp_path):
+    given = keras.Input((4,))
+    model = keras.Model(given, keras.layers.Dense(1, activation="sigmoid")(given))
+    with pytest.raises(ValueError, match="one unit has one label"):
+        te.export(model, tmp_path / "m.tflite", labels=["no", "yes"])
