@@ -56,29 +56,32 @@ def equal_weights(first, second):
     )
 
 
-def with_a_break(kind, make, x, y, folder, batch_size=8):
-    """Two models that `make` made: trained for three epochs at once, and with a break after two.
+def with_a_break(kinds, make, x, y, folder, batch_size=8):
+    """A model that `make` made, trained for three epochs at once, and one for each kind of break after two.
 
     Args:
-        kind: how it goes on after the break: "save", "save_weights" or "resume".
+        kinds: how they go on after the break: "save", "save_weights" or "resume".
     """
 
     def fit(model, **arguments):
         model.fit(x, y, batch_size=batch_size, verbose=0, **arguments)
         return model
 
-    whole = fit(make(), epochs=3)
-    if kind == "resume":
-        file = folder / "state.npz"
-        fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
-        return whole, fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)])
-    half = fit(make(), epochs=2)
-    if kind == "save":
-        half.save(folder / "half.keras")
-        again = keras.models.load_model(folder / "half.keras")
-    else:
-        half.save_weights(folder / "half.weights.h5")
-        again = make()
-        again.optimizer.build(again.trainable_variables)  # as Keras wants it
-        again.load_weights(folder / "half.weights.h5")
-    return whole, fit(again, initial_epoch=2, epochs=3)
+    found = []
+    for kind in kinds:
+        if kind == "resume":
+            file = folder / "state.npz"
+            fit(make(), epochs=2, callbacks=[kd.callbacks.Resume(file, delete=False)])
+            found.append(fit(make(), epochs=3, callbacks=[kd.callbacks.Resume(file)]))
+            continue
+        half = fit(make(), epochs=2)
+        if kind == "save":
+            half.save(folder / "half.keras")
+            again = keras.models.load_model(folder / "half.keras")
+        else:
+            half.save_weights(folder / "half.weights.h5")
+            again = make()
+            again.optimizer.build(again.trainable_variables)  # as Keras wants it
+            again.load_weights(folder / "half.weights.h5")
+        found.append(fit(again, initial_epoch=2, epochs=3))
+    return fit(make(), epochs=3), found

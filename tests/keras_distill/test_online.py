@@ -191,10 +191,9 @@ def test_averages_of_weights_are_taken_at_the_end():
 
 
 @pytest.mark.parametrize(
-    ("kind", "several"),
-    [("save", False), ("save_weights", True), ("resume", True)],
+    ("several", "kinds"), [(False, ["save"]), (True, ["save_weights", "resume"])]
 )
-def test_saved_and_resumed_it_goes_on(tmp_path, kind, several):
+def test_saved_and_resumed_it_goes_on(tmp_path, several, kinds):
     x, y = examples(24)
 
     def make():
@@ -203,9 +202,10 @@ def test_saved_and_resumed_it_goes_on(tmp_path, kind, several):
         adams = [keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1, momentum=0.9)]
         return compiled(model, adams if several else adams[0])
 
-    whole, again = with_a_break(kind, make, x, y, tmp_path)
-    for found, expected in zip(again.peers.values(), whole.peers.values(), strict=True):
-        assert equal_weights(weights_of(found), weights_of(expected))
+    whole, others = with_a_break(kinds, make, x, y, tmp_path)
+    for again in others:
+        for found, expected in zip(again.peers.values(), whole.peers.values(), strict=True):
+            assert equal_weights(weights_of(found), weights_of(expected))
 
 
 def test_sample_weights_and_regularisation_count():

@@ -109,15 +109,11 @@ def test_mixtures_and_photos_are_seen_as_the_teacher_saw_them(teacher, arrays, t
         files.append(tmp_path / f"{i}.png")
         Image.fromarray(pixels).save(files[-1])
     student = cnn(3)
+    light = {"batch_size": 5, "augment": kd.data.Light(), "cache_bytes": 0}
     for number, data in enumerate(
-        (
-            pipeline(arrays, mixup=1.0),
-            kd.data.photos(files, arrays[1][:12], SIZE, batch_size=5, augment=kd.data.Light()),
-            kd.data.photos(files, arrays[1][:12], SIZE, batch_size=5, cache_bytes=0),
-        )
+        (pipeline(arrays, mixup=1.0), kd.data.photos(files, arrays[1][:12], SIZE, **light))
     ):
-        views = 1 if number == 2 else 2
-        labels = build(teacher, data, tmp_path / f"labels{number}", views=views)
+        labels = build(teacher, data, tmp_path / f"labels{number}", views=2)
         joined = labels.attach(data)
         np.testing.assert_allclose(
             fitted(labels, student, joined), fitted(teacher, student, joined), rtol=1e-4
