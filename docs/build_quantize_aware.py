@@ -44,9 +44,9 @@ LAYERS = """
 | MultiHeadAttention, Softmax | int8, with masks too |
 | Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate of any number; `+ - *`, mean, sum, matmul, einsum | int8 |
 | ReLU, ReLU6, LeakyReLU, PReLU, sigmoid, tanh, softmax, swish, hard swish, hard sigmoid, GELU, log softmax | int8 |
-| pooling, padding, cropping, up-sampling, reshaping, transposing, slicing, dropout, noise, identity | int8, in the steps of what goes in |
+| pooling, padding, cropping, up-sampling, reshaping, transposing, slicing, dropout, noise, identity | int8, in the steps of what goes in; an average pool over a whole picture becomes a mean, in steps of its own |
 | Embedding | int8 |
-| LayerNormalization, GroupNormalization, ELU, SELU, softplus, LSTM, GRU, Lambda, custom layers without layers of the above inside, channels_first | floats, output rounded to int8 |
+| LayerNormalization, GroupNormalization, ELU, SELU, softplus, LSTM, GRU, Lambda, custom layers without layers of the above inside, and what others compute between these, channels_first | floats, output rounded to int8 |
 """
 
 

@@ -76,7 +76,8 @@ class QuantizeAware(Altered):
                 like = None
                 if steps is not None:
                     owner = edges if steps.layer is None else of_layer[id(steps.layer)]
-                    like = functools.partial(owner.again, steps.place, fixed=steps.fixed)
+                    pooled = not isinstance(layer, keras.layers.UpSampling2D)
+                    like = functools.partial(owner.again, steps.place, steps.fixed, pooled)
                 of_layer[id(layer)] = install(placement, path, mode, constraints, like)
         if preserve == "clusters" and not self.constraints:
             raise ValueError(

@@ -81,10 +81,12 @@ class Quantizers:
             return rounded
         return x + self.mode.shares.get(self.path, 0.0) * (rounded - x)
 
-    def again(self, place: str, x: Any, fixed: Range | None = None) -> Any:
-        """`x` in the steps of that place, which stay as they are."""
+    def again(self, place: str, fixed: Range | None, pooled: bool, x: Any) -> Any:
+        """`x` in the steps of that place, which stay as they are; of an average pool by its own rounding."""
         if self.mode.observing:
             return x
+        if pooled and fixed is None:
+            return self.made[place].pooled(x)
         return rounded(x, fixed) if fixed is not None else self.made[place](x, training=False)
 
     def __call__(self, place: str, x: Any, fixed: Any = MEASURED) -> Any:

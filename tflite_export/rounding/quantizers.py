@@ -115,6 +115,22 @@ class RangeQuantizer(keras.layers.Layer):
             tf.where(tf.equal(low, high), wide, known) if None in ends else known, x.dtype
         )
 
+    def pooled(self, x: Any) -> Any:
+        """Averages of values that it rounded, as TFLite's average pool rounds them to the same steps: a half
+        goes away from the 0 of the int8 numbers, up in the upper half of the range and down in the lower."""
+        import tensorflow as tf
+
+        wide = tf.cast(x, tf.float32)
+        low, high = self._used({name: one.value for name, one in self._range.items()})
+        step = tf.maximum((high - low) / 255, 1e-30)
+        zero = tf.clip_by_value(tf.round(-low / step), 0.0, 255.0) - 128
+        number = wide / step + zero
+        whole = tf.sign(number) * tf.floor(
+            tf.abs(number) + 0.5 + 1e-3
+        )  # sums of floats are not exact
+        result = wide + tf.stop_gradient((whole - zero) * step - wide)
+        return tf.cast(tf.where(tf.equal(low, high), wide, result), x.dtype)
+
     def lowest(self) -> Any:
         """The lowest value that can be told, as a tensor."""
         return self._range["min_var"] - self._room_below
@@ -125,9 +141,12 @@ class RangeQuantizer(keras.layers.Layer):
         result = self._quantizer(x, training, variables)
         if not self._room_below and not self._spread:
             return result
+        return tf.quantization.fake_quant_with_min_max_vars(x, *self._used(variables))
+
+    def _used(self, variables: dict[str, Any]) -> tuple[Any, Any]:
+        """The ends between which it rounds."""
         low, high = variables["min_var"], variables["max_var"]
-        low, high = spread(low, high) if self._spread else (low - self._room_below, high)
-        return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
+        return spread(low, high) if self._spread else (low - self._room_below, high)
 
 
 class _Weights:

@@ -245,6 +245,15 @@ def test_an_average_pool_over_the_whole_picture_has_steps_of_its_own(x):
     assert pool.like is None
 
 
+def test_halves_in_an_average_pool_go_where_the_file_rounds_them(x):
+    # A quarter of all means of four whole numbers are halves.
+    aware = te.quantize_aware(build(lambda i: L.AveragePooling2D(2)(i)), x)
+    wanted, found = np.asarray(aware(x)), te.load(convert_quantized(aware).content).run(x)
+    step = aware.range_quantizers[0].step
+    assert np.abs(wanted - found).max() < 0.01 * step
+    assert len(np.unique(np.round(found / step))) > 50
+
+
 def test_a_batch_normalization_behind_a_convolution_and_something_else(x):
     def head(image):
         shared = L.BatchNormalization()
