@@ -318,7 +318,7 @@ def unknown_end():
         (
             unknown_end,
             {"labels": ["a", "b"], "scores": "softmax", "top_k": 3},
-            "there are 2 labels",
+            "a whole number up to 2, that of the labels",
         ),
         (unknown_end, {"top_k": 1}, "are about classes: give labels= too"),
         (unknown_end, {"normalization": PAIR}, "is for a model with one image input"),

@@ -61,8 +61,10 @@ def _answerer(
         if scores != "auto" or top_k is not None:
             raise ValueError("scores= and top_k= are about classes: give labels= too.")
         return lambda inputs: traced.function(*inputs)
-    if top_k is not None and not 1 <= top_k <= len(labels):
-        raise ValueError(f"top_k={top_k}: there are {len(labels)} labels.")
+    if top_k is not None and not (isinstance(top_k, int) and 1 <= top_k <= len(labels)):
+        raise ValueError(
+            f"top_k={top_k!r}: give a whole number up to {len(labels)}, that of the labels."
+        )
     place = _labelled(traced, labels)
     one = traced.outputs[place]
     made = activation(_tensor(traced, place), scores, int(one.shape[-1] or 1))
