@@ -24,6 +24,7 @@ ROUNDING = {
 }  # others: 0.02
 AWARE = "quantisation-aware"
 RECIPES = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
+FILES = 2 * (len(RECIPES) + 1)  # with and without a dense layer
 
 
 def network(keras, dense):
@@ -84,8 +85,11 @@ def check(folder: Path) -> None:
 
     blocked = {"tensorflow", "keras", "ai_edge_litert", "flatbuffers"} & set(sys.modules)
     wrong = [f"{sorted(blocked)} were loaded"] if blocked else []
+    files = sorted(folder.glob("*.tflite"))
+    if len(files) != FILES:
+        wrong.append(f"{folder} holds {len(files)} files, and `make` writes {FILES}")
     print(f"{'file':38} {'needs':24} here, {RELEASE}")
-    for path in sorted(folder.glob("*.tflite")):
+    for path in files:
         said = json.loads(path.with_suffix(".json").read_text())
         with np.load(path.with_suffix(".npz")) as archive:
             given, want = archive["given"], archive["want"]

@@ -79,6 +79,10 @@ def _raw_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         x, y = data[0], data[1] if len(data) > 1 else None
     if whole:
         count = length(x)
+        if any(length(leaf) != count for leaf in leaves(x)):
+            raise ValueError(
+                f"Inputs of different lengths: {[length(leaf) for leaf in leaves(x)]}."
+            )
         for leaf in [] if y is None else leaves(y):
             if len(leaf) != count:
                 raise ValueError(f"{len(leaf)} labels were given, and {count} examples.")

@@ -44,20 +44,27 @@ def c_array(exported: Any, path: str | os.PathLike[str], name: str | None = None
     Args:
         exported: what `export` returned, a path, or bytes.
         path: of the two files, without ".h" and ".c". Files that exist are replaced.
-        name: of the array in C; by default the files' name.
+        name: of the array in C; by default the files' name, with "model_" before it where that is none.
 
     Raises:
-        ValueError: `name` is no name in C, a folder is in the way, or the file is damaged.
+        ValueError: `name` is no name in C or C++, `path` no name that `#include` takes, a folder is in
+            the way, or the file is damaged.
     """
     content, origin = content_of(exported)
     interpreter = load(content)
     path = Path(path)
     stem = path.name.removesuffix(".h").removesuffix(".c").removesuffix(".tflite")
+    if not stem.strip(".") or not stem.isprintable() or set(stem) & set('"\\'):
+        raise ValueError(
+            f"path={str(path)!r} is no name for a header that C includes: end it in letters and digits."
+        )
     if name is None:
         name = re.sub(r"\W", "_", stem, flags=re.ASCII)
-        name = name if name[:1].isalpha() else f"model_{name}"
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in _KEYWORDS:
+        name = name if name[:1].isalpha() and name not in _TAKEN else f"model_{name}"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name={name!r} is no name in C: give letters, digits and underscores.")
+    if name in _TAKEN or re.match("__|_[A-Z]", name):
+        raise ValueError(f"name={name!r} has a meaning in C or C++: give another.")
     header, source = (path.parent / f"{stem}{suffix}" for suffix in (".h", ".c"))
     sides = (("input", interpreter.inputs), ("output", interpreter.outputs))
     write_whole(source, _source(content, name, header.name).encode())
@@ -65,19 +72,24 @@ def c_array(exported: Any, path: str | os.PathLike[str], name: str | None = None
     return CArray(header, source, name, len(content))
 
 
+# Keywords of C23 and C++23, and what <stddef.h>, the linker and GNU's dialect know by these names.
 _WORDS = """
-    alignas alignof auto bool break case catch char class const continue default delete do double else
-    enum extern false float for friend goto if inline int long namespace new nullptr operator private
-    protected public register restrict return short signed sizeof static struct switch template this
-    throw true try typedef union unsigned using virtual void volatile while
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t
+    class co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue
+    decltype default delete do double dynamic_cast else enum explicit export extern false float for friend
+    goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
+    protected public register reinterpret_cast requires restrict return short signed sizeof static
+    static_assert static_cast struct switch template this thread_local throw true try typedef typeid
+    typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq
+    NULL i386 linux main max_align_t nullptr_t offsetof ptrdiff_t size_t std unix unreachable
 """
-_KEYWORDS = frozenset(_WORDS.split())
+_TAKEN = frozenset(_WORDS.split())
 
 
 def _shown(text: str) -> str:
     """Text for a comment of one line: it ends neither the line nor the comment."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    return clean.replace("*/", "* /").replace("\\", "/")
+    clean = "".join(c if c.isprintable() else "?" for c in text).replace("\\", "/")
+    return clean.replace("*/", "* /").replace("/*", "/ *")
 
 
 def _header(name: str, size: int, origin: str, sides: Any) -> str:

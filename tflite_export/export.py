@@ -145,7 +145,7 @@ def export(
     normal = _by_input(None if measured else normalization, signature.inputs)
     labels = class_names(labels)
     integer = inference_input_type in ("uint8", "int8")
-    if labels is not None and inference_input_type == "float32":
+    if labels is not None and inference_input_type == "float32" and not measured:
         _warn_of_plain_floats(signature.inputs, normal)
     if integer and not measured:
         _require_normalization(signature.inputs, normal, inference_input_type)
@@ -198,6 +198,7 @@ def export(
         labels=labels,
         normalization=normal,
         in_graph=pixels,
+        measured=[i.name for i in signature.inputs] if measured else (),
         version=version,
         author=author,
         license=license,

@@ -25,7 +25,14 @@ from tflite_export import metadata
 from tflite_export.app_code import facts as file_facts
 from tflite_export.app_code import readme
 from tflite_export.batches import batches
-from tflite_export.golden_check import FORMAT, GoldenError, Recorded, check_golden, run
+from tflite_export.golden_check import (
+    FORMAT,
+    GoldenError,
+    Recorded,
+    check_golden,
+    described_in,
+    run,
+)
 from tflite_export.normalization import Normalization
 from tflite_export.runtime import (
     RUNTIMES,
@@ -78,12 +85,16 @@ def golden(
             pixels as uint8, which go through the normalisation that the file carries; or arrays of
             the file's own integer type, taken as they are.
         path: a new folder, or one that `golden` wrote: it is replaced.
-        max_examples: how many are recorded, the first ones.
+        max_examples: how many are recorded, the first ones; at least 1.
 
     Raises:
-        ValueError: no data, NaN in them or in an answer, a type that there is no code for, or
-            `path` is a file or a folder with other files.
+        ValueError: no data, data of another shape than the file's, NaN in them or in an answer, a type
+            or a file name that there is no code for, or `path` is a file, below one, or a folder that
+            holds anything else.
     """
+    if max_examples < 1:
+        raise ValueError(f"max_examples is {max_examples}: give 1 or more.")
+    _require_ours(Path(path))
     content, _ = content_of(exported)
     interpreter = load(content)
     inputs = _inputs(content, interpreter, data, max_examples)
@@ -129,6 +140,15 @@ def golden(
 _NAMES = ("tolerance", "float16_tolerance")
 
 
+def _require_ours(folder: Path) -> None:
+    """A README.md alone may be anybody's: golden.json tells a folder of ours."""
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            described_in(folder)
+        except ValueError as error:
+            raise ValueError(f"{error} It is not replaced: give a new folder.") from None
+
+
 def _inputs(content: bytes, interpreter: Interpreter, data: Any, count: int) -> list[Recorded]:
     infos = interpreter.inputs
     pairs = metadata.own_notes(content)
@@ -146,13 +166,18 @@ def _inputs(content: bytes, interpreter: Interpreter, data: Any, count: int) -> 
             raise ValueError(
                 f"The file has the inputs {[i.name for i in infos]}, and the data {len(values)}."
             )
-        for part, info, value in zip(parts, infos, values, strict=True):
-            part.append(_stored(np.asarray(value), info, normal.get(info.name), info.name in raw))
+        for part, info, value in zip(parts, infos, map(np.asarray, values), strict=True):
+            info.require_examples(value.shape)
+            if not value.size:
+                raise ValueError(f"An array of shape {value.shape} was given, without numbers.")
+            part.append(_stored(value, info, normal.get(info.name), info.name in raw))
     if not parts[0]:
         raise ValueError("golden was given no examples: there is nothing to record.")
-    if len({p.shape[1:] for p in parts[0]}) > 1:
+    if any(len({p.shape[1:] for p in part}) > 1 for part in parts):
         raise ValueError("The examples differ in shape: give some of one shape.")
     whole = [np.concatenate(part) for part in parts]
+    if len({len(w) for w in whole}) > 1:
+        raise ValueError(f"Inputs of different lengths: {[len(w) for w in whole]}.")
     return [Recorded(i, _in_runs(i, a)) for i, a in zip(infos, whole, strict=True)]
 
 

@@ -52,6 +52,7 @@ def embed(
     normalization: Mapping[str, Normalization] | None = None,
     in_graph: Mapping[str, Any] | None = None,
     *,
+    measured: Sequence[str] = (),
     version: str | None = None,
     author: str | None = None,
     license: str | None = None,
@@ -65,6 +66,7 @@ def embed(
             in a softmax or sigmoid, or else the first.
         normalization: by input name.
         in_graph: the inputs among them whose pixels the graph normalises by itself.
+        measured: inputs that are no pictures, whatever their shape.
 
     Raises:
         ValueError: the labels' number is not an output's, a label has a line break or is empty, or
@@ -77,7 +79,8 @@ def embed(
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     normalization, in_graph = normalization or {}, in_graph or {}
-    inputs = [_input(graph.tensors[i], normalization, in_graph) for i in map(int, graph.inputs)]
+    tensors = [graph.tensors[i] for i in map(int, graph.inputs)]
+    inputs = [_input(tensor, normalization, in_graph, measured) for tensor in tensors]
     outputs = [_output(model, one) for one in model.signatureDefs[0].outputs]
     if labels is not None:
         place = _labelled(outputs, graph, labels)
@@ -92,6 +95,7 @@ def embed(
         "version": 1,
         "normalization": {n: v.to_json() for n, v in normalization.items()},
         "normalized_in_graph": {n: normalization[n].to_json() for n in in_graph},
+        **({"measured": sorted(measured)} if measured else {}),
     }
     _attach(model, NOTES, json.dumps(notes).encode())
     return _written(model, described, labels)
@@ -141,10 +145,12 @@ def _require_text(argument: str, value: Any) -> None:
         )
 
 
-def _input(tensor: Any, normalization: Mapping[str, Normalization], in_graph: Any) -> Any:
+def _input(
+    tensor: Any, normalization: Mapping[str, Normalization], in_graph: Any, measured: Sequence[str]
+) -> TensorMetadata:
     name = flatbuffer.text(tensor.name)
     shape = flatbuffer.shape_of(tensor)
-    image = len(shape) == 4 and shape[-1] in (1, 3)
+    image = len(shape) == 4 and shape[-1] in (1, 3) and name not in measured
     wanted = normalization.get(name)
     if name in in_graph:
         wanted = Normalization((0.0,), (1.0,))  # the app hands over pixels as they are

@@ -60,6 +60,21 @@ class TensorInfo:
             return None
         return self.scale, self.zero_point
 
+    def fits(self, shape: Sequence[int | None]) -> bool:
+        """Whether this is the shape of one run; a size that the file leaves open may be any."""
+        return len(shape) == len(self.shape) and all(
+            want in (None, have) for want, have in zip(self.shape, shape, strict=True)
+        )
+
+    def require_examples(self, shape: Sequence[int]) -> None:
+        """Raises ValueError unless this is the shape `(examples, …)`, of any number of them."""
+        sizes = self.shape[1:]
+        if len(shape) == 0 or not self.fits((*self.shape[:1], *shape[1:])):
+            raise ValueError(
+                f"Input {self.name!r} takes (examples, {', '.join(map(str, sizes))}), "
+                f"and an array of shape {tuple(shape)} was given."
+            )
+
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Real values as the file stores them: rounded to the nearest step, clipped at the ends."""
         if self.quantization is None:
@@ -98,7 +113,13 @@ def content_of(file: Any) -> tuple[bytes, str]:
     """The bytes of a path, of bytes or of an `Exported`, and what to call it in errors."""
     if isinstance(file, (bytes, bytearray, memoryview)):
         return bytes(file), "this file"
-    path = Path(getattr(file, "path", file))
+    path = getattr(file, "path", file)
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"A {type(file).__name__} was given: give the path of a .tflite file, its bytes, or what export "
+            "returned."
+        )
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     return path.read_bytes(), str(path)
@@ -193,15 +214,7 @@ class Interpreter:
         arrays = []
         for info, value in zip(self.inputs, values, strict=True):
             array = np.asarray(value)
-            rest = info.shape[1:]
-            if array.ndim != len(info.shape) or any(
-                want is not None and have != want
-                for have, want in zip(array.shape[1:], rest, strict=True)
-            ):
-                raise ValueError(
-                    f"Input {info.name!r} takes (examples, {', '.join(map(str, rest))}), "
-                    f"and an array of shape {array.shape} was given."
-                )
+            info.require_examples(array.shape)
             if array.dtype != np.dtype(info.dtype):
                 array = info.quantize(array) if array.dtype.kind == "f" else _cast(array, info)
             arrays.append(np.ascontiguousarray(array))

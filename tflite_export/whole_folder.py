@@ -2,7 +2,10 @@
 
     write_whole_folder("student-golden", {"golden.json": b"{}", "README.md": b"…"})
 
-As whole_file.py, for several files that belong together.
+As whole_file.py, for several files that belong together, but for one moment: an earlier folder is moved
+aside, and then the new one takes its place. A process killed between these two renames leaves no folder
+there, and both in a hidden one beside it (`.student-golden.….part`, with `earlier` and `new` in it): move one
+of them back. (Linux can exchange two folders in one step, renameat2; Python has no call for it.)
 """
 
 from __future__ import annotations
@@ -24,15 +27,20 @@ def write_whole_folder(
 
     Args:
         path: of a folder that does not exist, is empty, or holds only files of ours: then it is
-            replaced as a whole.
+            replaced as a whole. A link to a folder stays, and what it points to is replaced.
         files: {name: content}.
         ours: a regular expression for names that may be replaced.
 
     Raises:
-        ValueError: `path` is a file, or a folder that holds something else; nothing is changed.
+        ValueError: `path` is a file, lies below one, or is a folder that holds something else; nothing
+            is changed.
         OSError: it cannot be written; an earlier folder is as it was.
     """
-    path = Path(path)
+    given = Path(path)
+    path = given.resolve() if given.is_symlink() else given
+    below = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+    if below is not None:
+        raise ValueError(f"{below} is a file, not a folder: {path} cannot be written.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: give the name of a folder.")
     others = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
@@ -58,4 +66,4 @@ def write_whole_folder(
             raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return path
+    return given

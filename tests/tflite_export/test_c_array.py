@@ -67,11 +67,56 @@ def test_the_quantisation_of_integer_inputs_is_told(tmp_path):
     assert f"INPUT_0_ZERO_POINT ({one.zero_point})" in text
 
 
-@pytest.mark.parametrize("name", ["a b", "1a", "ä", "", "int", "class", "a;"])
+@pytest.mark.parametrize("name", ["a b", "1a", "ä", "", "a;"])
 def test_what_is_no_name_in_c_is_refused(exported, tmp_path, name):
-    with pytest.raises(ValueError, match="no name in C"):
+    with pytest.raises(ValueError, match="no name in C: give letters"):
         te.c_array(exported, tmp_path / "n", name)
     assert not list(tmp_path.iterdir())
+
+
+# What g++ or gcc refused of all keywords of C23, C++23, <stddef.h> and GNU's dialect.
+TAKEN = """
+    and asm bitand bool catch char8_t class co_await compl concept const_cast consteval constexpr constinit
+    decltype dynamic_cast explicit export false friend inline int mutable namespace new noexcept not nullptr
+    operator or reinterpret_cast requires restrict static_assert static_cast template this thread_local
+    throw true try typeid typename typeof typeof_unqual using virtual wchar_t xor xor_eq
+    NULL linux main offsetof size_t std unix __LINE__ _Bool
+"""
+
+
+@pytest.mark.parametrize("name", TAKEN.split())
+def test_what_means_something_in_c_is_refused(exported, tmp_path, name):
+    with pytest.raises(ValueError, match="has a meaning in C or C\\+\\+: give another"):
+        te.c_array(exported, tmp_path / "n", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_named_so_get_an_array_of_another_name(exported, tmp_path):
+    made = te.c_array(exported, tmp_path / "main")
+    assert (made.header.name, made.name) == ("main.h", "model_main")
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", ".h", 'we"ird', "back\\slash", "new\nline"])
+def test_a_path_that_include_does_not_take_is_refused(exported, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is no name for a header"):
+        te.c_array(exported, path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
+def test_no_name_ends_a_comment(exported, tmp_path):
+    model = flatbuffer.read(exported.path.read_bytes())
+    names = ["a*\\ int evil; /*"], ["*/ int worse; /*/"]
+    content = metadata.embed(flatbuffer.write(flatbuffer.with_names(model, *names)), "n")
+    file = tmp_path / "x*\\y.tflite"
+    file.write_bytes(content)
+    made = te.c_array(file, tmp_path / "n")
+    command = ["gcc", "-std=c11", "-Wall", "-Werror", "-E", "-P", str(made.header)]
+    code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "extern const unsigned char n[" in code
+    assert "evil" not in code
+    assert "worse" not in code
 
 
 def test_a_folder_in_the_way_is_refused(exported, tmp_path):

@@ -119,3 +119,9 @@ def test_who_makes_an_output_and_in_which_steps(activation, quantization, expect
 def test_threads_that_no_machine_has_are_refused(threads, files):
     with pytest.raises(ValueError, match=rf"num_threads is {threads}: give 1 to 1024, or None"):
         load(files["float"], num_threads=threads)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a.tflite"]])
+def test_what_is_no_file_is_named(given):
+    with pytest.raises(ValueError, match=r"was given: give the path of a \.tflite file"):
+        te.load(given)

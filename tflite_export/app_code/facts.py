@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export import metadata
+from tflite_export.class_names import can_be_stored
 from tflite_export.normalization import Normalization
 from tflite_export.runtime import TensorInfo, content_of, load
 
@@ -93,7 +94,7 @@ class Facts:
 
     Attributes:
         file: its name.
-        title: a name for a class.
+        title: a name for a class; none that the snippets use themselves.
         labelled: the place of the output that the labels are for, or None.
         label_file: the labels' name in the file's zip.
         threshold: scores below it are no answer; None without one.
@@ -109,6 +110,11 @@ class Facts:
     label_file: str | None = None
     threshold: float | None = None
 
+    @property
+    def ending(self) -> str:
+        """Of the file's name, without the point; "" without one."""
+        return PurePath(self.file).suffix.removeprefix(".")
+
     @classmethod
     def of(
         cls, file: Any, input_shapes: Sequence[Sequence[int]] | None = None,
@@ -121,7 +127,8 @@ class Facts:
             input_shapes, output_shapes: where the file leaves sizes open, the sizes to use.
 
         Raises:
-            ValueError: a type that the snippets have no code for (strings, complex numbers).
+            ValueError: a type that the snippets have no code for (strings, complex numbers), or a
+                file name that is not UTF-8.
         """
         content, name = content_of(file)
         interpreter = load(content)
@@ -129,7 +136,9 @@ class Facts:
             found = metadata.read_metadata(content)
         except ValueError:  # none, or damaged: the file may run all the same
             found = None
-        raw = metadata.own_notes(content).get("normalized_in_graph", {})
+        notes = metadata.own_notes(content)
+        raw, measured = notes.get("normalized_in_graph", {}), notes.get("measured")
+        measured = measured if isinstance(measured, list) else []
         taken: set[str] = set()
 
         def tensors(infos: Any, shapes: Any, told: Any = None) -> tuple[Tensor, ...]:
@@ -138,7 +147,7 @@ class Facts:
                 _require_known(info)
                 shape = tuple(shapes[place]) if shapes else tuple(d or 1 for d in info.shape)
                 picture = None
-                if told is not None:
+                if told is not None and info.name not in measured:
                     described = told[place] if place < len(told) else None
                     picture = _picture(info, shape, described, info.name in raw)
                 name = _identifier(info.name, taken)
@@ -149,6 +158,7 @@ class Facts:
         outputs = tensors(interpreter.outputs, output_shapes)
         labelled = _labelled(found, outputs)
         file_name = "model.tflite" if name == "this file" else PurePath(name).name
+        _require_text(file_name)
         described = found.outputs[labelled] if found and labelled is not None else None
         return cls(
             file=file_name,
@@ -180,6 +190,13 @@ def _require_known(info: TensorInfo) -> None:
         )
 
 
+def _require_text(file_name: str) -> None:
+    if not can_be_stored(file_name):
+        raise ValueError(
+            f"The file's name {file_name!r} is not UTF-8, and no app can name it: rename the file."
+        )
+
+
 def _picture(info: TensorInfo, shape: tuple[int, ...], told: Any, raw: bool) -> Picture | None:
     if len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
         return None
@@ -191,6 +208,8 @@ def _picture(info: TensorInfo, shape: tuple[int, ...], told: Any, raw: bool) -> 
         return None
     if normal is None:
         return None  # nothing says what the numbers of a picture are
+    if info.dtype == "int8" and info.quantization is None:
+        return None  # pixels do not fit, and nothing says which numbers they become
     return Picture(
         shape[2], shape[1], shape[3], normal.mean, normal.std, _offset(info, normal)
     )  # fmt: skip
@@ -199,7 +218,7 @@ def _picture(info: TensorInfo, shape: tuple[int, ...], told: Any, raw: bool) -> 
 def _offset(info: TensorInfo, normal: Normalization) -> int | None:
     """What is added to a pixel, where the stored integers are the pixels."""
     if info.quantization is None:
-        return None
+        return None if info.dtype == "float32" else 0
     pixels = np.arange(256)
     stored = info.quantize(normal.apply(np.repeat(pixels[:, None], len(normal.mean), 1)))
     for offset in (0, -128):
@@ -222,9 +241,25 @@ def _identifier(name: str, taken: set[str]) -> str:
     return made
 
 
+# Types of Kotlin, Java, Android, Swift and Foundation that the snippets name or stand on, and those of their
+# tests: a class of the same name would hide them in its own code.
+_TYPES = """
+    androidjunit4 any anyobject array assert autocloseable bitmap bool boolean booleanarray bundle byte
+    bytebuffer byteorder cgbitmapinfo cgcolorspace cgcontext cgimage cgimagealphainfo cgrect char character
+    charsequence charsets comparable context data dictionary double enum error exception failure filechannel
+    fileinputstream float floatarray foundation hashmap instrumentationregistry int int16 int32 int64 int8
+    intarray interpreter iterable list long longarray math memorylayout never nothing object optional pair
+    protocol result runwith self sequence set short string substring tensor tensorflowlite test throwable
+    type uint8 unit unsafebufferpointer unsafemutablerawbufferpointer url void xctest xctestcase xctunwrap
+"""
+_TAKEN = frozenset(_TYPES.split())
+
+
 def _title(file: str) -> str:
     words = re.findall(r"[A-Za-z0-9]+", file.removesuffix(".tflite"))
     made = "".join(w[:1].upper() + w[1:] for w in words) or "Model"
+    if made.lower() in _TAKEN:
+        return f"{made}Model"
     return made if made[0].isalpha() else f"Model{made}"
 
 

@@ -34,7 +34,12 @@ def kotlin(facts: Facts) -> str:
     assets = [shown(facts.file), *([LABELS] if facts.label_file else [])]
     lines = [
         f'// build.gradle.kts: implementation("{LITERT}")',
-        '//                   android { androidResources { noCompress += "tflite" } }',
+        f"//                   android {{ androidResources {{ noCompress += {string(facts.ending)} }} }}",
+        *(
+            []
+            if facts.ending
+            else ['//                   ("" is every file: a name without an ending has none)']
+        ),
         f"// src/main/assets:  {' and '.join(assets)}",
         "import android.content.Context",
         *(["import android.graphics.Bitmap"] if pictures else []),

@@ -33,7 +33,8 @@ def python(facts: Facts, tolerances: Sequence[float], runs: int) -> str:
     if facts.label_file:
         lines += [
             "with zipfile.ZipFile(MODEL) as archive:  # the labels are inside the file",
-            f'    labels = archive.read({facts.label_file!r}).decode("utf-8").split("\\n")',
+            f'    text = archive.read({facts.label_file!r}).decode("utf-8")',
+            'labels = text.replace("\\r\\n", "\\n").removesuffix("\\n").split("\\n")',
         ]
     lines.append("")
     for place, one in enumerate(facts.inputs):

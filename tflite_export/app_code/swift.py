@@ -49,7 +49,6 @@ def refused(facts: Facts) -> str | None:
 def swift(facts: Facts) -> str:
     """A class that loads the file, makes its inputs, runs it and reads its outputs."""
     pictures = any(t.picture for t in facts.inputs)
-    stem = facts.file.removesuffix(".tflite")
     assets = [shown(facts.file), *([LABELS] if facts.label_file else [])]
     lines = [
         "// Podfile:        pod 'TensorFlowLiteSwift', '~> 2.17.0'",
@@ -65,7 +64,7 @@ def swift(facts: Facts) -> str:
         *(["  let labels: [String]"] if facts.label_file else []),
         "",
         "  init(bundle: Bundle = .main, threads: Int = 2) throws {",
-        f'    guard let path = bundle.path(forResource: {string(stem)}, ofType: "tflite") else {{',
+        f"    guard let path = bundle.path(forResource: {string(facts.file)}, ofType: nil) else {{",
         f"      throw Failure.missing({string(facts.file)})",
         "    }",
         "    var options = Interpreter.Options()",
