@@ -203,9 +203,8 @@ class _Rounded:
             return self._original(ops.where(mask, args[0], lowest))
         if _partial_results(self._placement):
             return self._chained(args[0])
-        if rule is WHOLE_MEAN:
-            x = args[0]
-            return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)), keepdims=True)
+        if rule is WHOLE_MEAN and tuple(args[0].shape[1:-1]) == layer.pool_size:
+            return ops.mean(args[0], axis=tuple(range(1, len(args[0].shape) - 1)), keepdims=True)
         if isinstance(layer, SEPARABLE) and rule.kernels:
             return self._separable(*args, **kwargs)
         with contextlib.ExitStack() as stack:
