@@ -192,6 +192,10 @@ def prune(
         ValueError: an argument, or a name, that cannot be.
     """
     require_tensorflow("prune")
+    if m_by_n is not None and not _is_m_by_n(m_by_n):
+        raise ValueError(
+            f"m_by_n={m_by_n!r}: give two whole numbers, 0 < m < n; (2, 4) is two zeros in each four."
+        )
     if not 0 < sparsity < 1 or steps < 1:
         raise ValueError(
             f"sparsity={sparsity}, steps={steps}: give a share between 0 and 1, and 1 or more."
@@ -241,6 +245,11 @@ def compressed_size(file: Any) -> int:
     return len(
         zlib.compress(content_of(os.fspath(file) if hasattr(file, "__fspath__") else file)[0], 9)
     )
+
+
+def _is_m_by_n(given: Any) -> bool:
+    pair = isinstance(given, list | tuple) and len(given) == 2
+    return pair and all(isinstance(one, int) for one in given) and 0 < given[0] < given[1]
 
 
 def _kernels(layer: Any) -> list[str]:

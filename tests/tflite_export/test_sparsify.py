@@ -173,6 +173,8 @@ def test_saving(make, net, wide, photos, tmp_path):
         (lambda m: te.prune(m, 1.0), "sparsity=1.0"),
         (lambda m: te.prune(m, layers=["nobody"]), r"\['nobody'\] are not in"),
         (lambda m: te.prune(m, layers=["re_lu"]), "none of them has a kernel|not in"),
+        (lambda m: te.prune(m, m_by_n=(3, 2)), r"m_by_n=\(3, 2\): give two whole numbers"),
+        (lambda m: te.prune(m, m_by_n="2:4"), "m_by_n='2:4': give two whole numbers"),
         (lambda m: te.cluster(m, 1), "2 or more"),
         (lambda m: te.cluster(m, init="best"), "init='best'"),
         (lambda m: te.quantize_aware(m, preserve="all"), "preserve='all'"),
