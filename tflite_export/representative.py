@@ -46,7 +46,7 @@ def read(
     try:
         return _read(dataset, inputs, count, normalization)
     except ValueError as error:
-        if called in str(error):
+        if called == "representative_dataset":
             raise
         raise ValueError(str(error).replace("representative_dataset", called)) from None
 

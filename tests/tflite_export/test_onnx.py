@@ -146,4 +146,6 @@ def test_a_model_that_answers_nan_alone_is_refused(tmp_path):
         te.export_onnx(model, tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="num_examples=0: give 1 or more"):
         te.export_onnx(model, tmp_path / "m.onnx", num_examples=0)
+    with pytest.raises(ValueError, match=r"^data has examples of shape \(3,\)"):
+        te.export_onnx(model, tmp_path / "m.onnx", np.ones((2, 3), "float32"))
     assert not list(tmp_path.iterdir())
