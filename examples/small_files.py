@@ -8,6 +8,18 @@ one. From that student on, each way trains as many epochs more with the teacher:
 of the int8 file in it (`quantize_aware`), and the same after most weights became 0 (`prune`) or one of 16
 (`cluster`).
 "Zipped" is what an app store sends.
+
+It printed (test accuracy, mean ± standard deviation of 3 seeds):
+
+                              accuracy         bytes   zipped
+    float32                   98.2 ± 1.4 %    36,891   32,179
+    int8                      98.2 ± 0.7 %    15,264   10,536
+    int8, aware               97.9 ± 0.7 %    15,488   10,655
+    int8, 80 % zeros, aware   85.9 ± 1.8 %    15,488    5,729
+    int8, 16 clusters, aware  98.3 ± 0.8 %    15,280    7,911
+
+int8 costs nothing here, so that rounding in the training has nothing to win. Sixteen clusters are free too, and
+save a quarter of the zip; a network of 8,000 weights has no four fifths to spare.
 """
 
 import argparse

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_distill.robust import RobustDistiller
     from keras_distill.self_distillation import SelfDistiller
     from keras_distill.soft_labels import SoftLabels
+    from keras_distill.teacher_check import check_teacher
 
 __all__ = [
     "AdversarialDistiller",
@@ -33,6 +34,7 @@ __all__ = [
     "SoftLabels",
     "born_again",
     "callbacks",
+    "check_teacher",
     "connectors",
     "data",
     "distill_chain",
@@ -51,6 +53,7 @@ _WHERE = {
     "SelfDistiller": "self_distillation",
     "SoftLabels": "soft_labels",
     "born_again": "chains",
+    "check_teacher": "teacher_check",
     "distill_chain": "chains",
     "suggest_pairs": "pairs",
 }
@@ -82,3 +85,4 @@ if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
 
     if keras.backend.backend() == "tensorflow":  # which is slow to import beside another one
         from keras_distill.soft_labels import SoftLabels
+    from keras_distill.teacher_check import check_teacher

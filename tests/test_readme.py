@@ -56,6 +56,20 @@ def test_fit_and_export_run(tmp_path, monkeypatch):
     assert Path("student.tflite").stat().st_size == names["exported"].size_bytes
 
 
+def test_the_teacher_is_looked_at(rng):
+    import keras_distill as kd
+
+    x = rng.normal(size=(40, 6, 6, 3)).astype("float32")
+    y = (x[:, 0, 0, 0] > 0).astype(int)
+    inputs = keras.Input((6, 6, 3))
+    logits = keras.layers.Lambda(lambda x: keras.ops.stack([-x[:, 0, 0, 0], x[:, 0, 0, 0]], -1))
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    names = {"kd": kd, "teacher": keras.Model(inputs, logits(inputs))}
+    (block,) = (block for block in blocks("python") if "check_teacher" in block)
+    exec(block, {**names, "validation": data, "train": data}, names)
+    assert names["check"].accuracy == 1.0
+
+
 def test_teachers_out_of_files_run(tmp_path, monkeypatch):
     import tf_keras
 
