@@ -18,8 +18,8 @@ It printed (test accuracy, mean ± standard deviation of 3 seeds):
     int8, 80 % zeros, aware   85.9 ± 1.8 %    15,488    5,729
     int8, 16 clusters, aware  98.3 ± 0.8 %    15,280    7,911
 
-int8 costs nothing here, so that rounding in the training has nothing to win. Sixteen clusters are free too, and
-save a quarter of the zip; a network of 8,000 weights has no four fifths to spare.
+int8 costs nothing here, so that rounding in the training has nothing to win. Sixteen clusters are free too,
+and save a quarter of the zip; a network of 8,000 weights has no four fifths to spare.
 """
 
 import argparse
