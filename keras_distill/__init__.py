@@ -85,4 +85,3 @@ if Path(sys.argv[0] if sys.argv else "").stem != "keras-distill":
 
     if keras.backend.backend() == "tensorflow":  # which is slow to import beside another one
         from keras_distill.soft_labels import SoftLabels
-    from keras_distill.teacher_check import check_teacher

@@ -194,28 +194,41 @@ def _reshaped(model: Any, index: int, name: str) -> int:
             f"Output {name!r} is another output or an input once more, with the open sizes "
             f"{shape_of(source)}: return it once, or export with fixed sizes."
         )
-    sizes = schema.TensorT()
-    sizes.name, sizes.type = f"{name}/shape", schema.TensorType.INT32
-    sizes.shape, sizes.buffer = np.array(shape.shape, "int32"), len(model.buffers)
-    model.buffers.append(schema.BufferT())
-    model.buffers[-1].data = np.frombuffer(shape.tobytes(), "uint8")
+    sizes = added_constant(model, graph, f"{name}/shape", shape)
     result = schema.TensorT()
     result.name, result.type, result.shape = f"{name}/again", source.type, source.shape
     result.shapeSignature, result.buffer = source.shapeSignature, len(model.buffers)
     model.buffers.append(schema.BufferT())
-    graph.tensors += [sizes, result]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
-    code.version = 1
-    model.operatorCodes = [*(model.operatorCodes or []), code]
+    graph.tensors.append(result)
     operator = schema.OperatorT()
-    operator.opcodeIndex = len(model.operatorCodes) - 1
-    operator.inputs, operator.outputs = [index, len(graph.tensors) - 2], [len(graph.tensors) - 1]
+    operator.opcodeIndex = added_code(model, schema.BuiltinOperator.RESHAPE, 1)
+    operator.inputs, operator.outputs = [index, sizes], [len(graph.tensors) - 1]
     operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
     operator.builtinOptions = schema.ReshapeOptionsT()
     operator.builtinOptions.newShape = shape
     graph.operators = [*(graph.operators or []), operator]
     return len(graph.tensors) - 1
+
+
+def added_constant(model: Any, graph: Any, name: str, values: Sequence[int] | np.ndarray) -> int:
+    """The number of a new tensor of `graph` that holds these whole numbers, as int32."""
+    array = np.asarray(values, "<i4")
+    tensor = schema.TensorT()
+    tensor.name, tensor.type = name, schema.TensorType.INT32
+    tensor.shape, tensor.buffer = np.array(array.shape, "int32"), len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    model.buffers[-1].data = np.frombuffer(array.tobytes(), "uint8")
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def added_code(model: Any, builtin: int, version: int) -> int:
+    """The number of a new entry for a builtin operator, which operators refer to."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = version
+    model.operatorCodes = [*(model.operatorCodes or []), code]
+    return len(model.operatorCodes) - 1
 
 
 def _entry(name: str, index: int) -> Any:

@@ -31,8 +31,9 @@ from tflite_export.rounding.activations import MEASURED, Range
 from tflite_export.rounding.calls import is_float, layers_and_operations, paths, trace
 from tflite_export.rounding.constraints import PRESERVED, constrain, constraints_of, described
 from tflite_export.rounding.layers import Mode, Quantizers, attend, install
-from tflite_export.rounding.one_step import LEVELS, rows_of
+from tflite_export.rounding.one_step import rows_of
 from tflite_export.rounding.placement import Placement, place
+from tflite_export.rounding.quantizers import LEVELS
 from tflite_export.rounding.rules import JOINED, KEPT, ROUNDED_INSIDE
 from tflite_export.signature import Signature, require_tensorflow
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tflite_export import flatbuffer
 from tflite_export.damage import operator_name
 from tflite_export.flatbuffer import schema
@@ -26,12 +24,16 @@ def with_means(content: bytes) -> bytes:
         for operator in graph.operators or []:
             if not _is_whole(model, graph, operator):
                 continue
-            code = _code(model) if code is None else code
+            if code is None:  # version 2 is the first that takes int8
+                code = flatbuffer.added_code(model, schema.BuiltinOperator.MEAN, 2)
             operator.opcodeIndex = code
             operator.builtinOptionsType = schema.BuiltinOptions.ReducerOptions
             operator.builtinOptions = schema.ReducerOptionsT()
             operator.builtinOptions.keepDims = True
-            operator.inputs = [int(operator.inputs[0]), _axes(model, graph)]
+            axes = flatbuffer.added_constant(
+                model, graph, f"whole_mean/axes_{len(graph.tensors)}", [1, 2]
+            )
+            operator.inputs = [int(operator.inputs[0]), axes]
     return content if code is None else flatbuffer.write(model)
 
 
@@ -47,22 +49,3 @@ def _is_whole(model: Any, graph: Any, operator: Any) -> bool:
         and made[1:3] == (1, 1)
         and not options.fusedActivationFunction
     )
-
-
-def _axes(model: Any, graph: Any) -> int:
-    """The number of a new constant: height and width."""
-    tensor = schema.TensorT()
-    tensor.name, tensor.type = f"whole_mean/axes_{len(graph.tensors)}", schema.TensorType.INT32
-    tensor.shape, tensor.buffer = np.array([2], "int32"), len(model.buffers)
-    model.buffers.append(schema.BufferT())
-    model.buffers[-1].data = np.frombuffer(np.array([1, 2], "<i4").tobytes(), "uint8")
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _code(model: Any) -> int:
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MEAN
-    code.version = 2  # the first that takes int8
-    model.operatorCodes = [*model.operatorCodes, code]
-    return len(model.operatorCodes) - 1

@@ -5,6 +5,7 @@ seen.right, seen.confidence, seen.per_class()
 """
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -27,35 +28,42 @@ class Seen:
 
     @property
     def classes(self) -> int:
+        """How many there are; of one unit two, no and yes."""
         return max(2, self.logits.shape[-1]) if self.truth.ndim == 1 else self.logits.shape[-1]
 
-    @property
+    @functools.cached_property
     def p(self) -> np.ndarray:
+        """The probabilities that the answers mean."""
         return measures.probabilities(self.logits, self.kind)
 
     @property
     def right(self) -> np.ndarray:
+        """Whether each answer is right, `(examples,)` or `(examples, labels)`."""
         if self.truth.ndim == 1:
             return self.p.argmax(-1) == self.truth
         return (self.p > 0.5) == (self.truth > 0.5)
 
     @property
     def confidence(self) -> np.ndarray:
+        """How sure each answer is, of the same shape."""
         return self.p.max(-1) if self.truth.ndim == 1 else np.maximum(self.p, 1 - self.p)
 
     def majority(self) -> float:
+        """Return the accuracy of always answering what is most frequent."""
         if self.truth.ndim == 1:
             return float(np.bincount(self.truth).max() / len(self.truth))
         share = self.truth.mean(0)
         return float(np.maximum(share, 1 - share).mean())
 
     def per_class(self) -> list[tuple[float, int]]:
+        """Return the share of right answers and the number of examples of each class or label."""
         if self.truth.ndim == 2:
             return [(float(column.mean()), len(self.truth)) for column in self.right.T]
         masks = [self.truth == one for one in range(self.classes)]
         return [(float(self.right[m].mean()) if m.any() else 0.0, int(m.sum())) for m in masks]
 
     def reordered(self) -> dict[int, int]:
+        """Return {class: the answer that means it} where classes seem to have changed places."""
         if self.truth.ndim == 2:
             return {}
         return measures.better_order(
@@ -63,6 +71,7 @@ class Seen:
         )
 
     def entropy(self, temperature: float) -> float:
+        """Return the mean entropy of the softened answers, as a share of the largest."""
         p = measures.probabilities(self.logits / temperature, self.kind)
         if self.truth.ndim == 2:
             p = np.stack([1 - p, p], -1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-LEVELS = 127
+from tflite_export.rounding.quantizers import LEVELS
 
 
 def rows_of(kernel: np.ndarray, channels: Sequence[int]) -> np.ndarray:

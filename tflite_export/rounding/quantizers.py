@@ -125,9 +125,8 @@ class RangeQuantizer(keras.layers.Layer):
         step = tf.maximum((high - low) / 255, 1e-30)
         zero = tf.clip_by_value(tf.round(-low / step), 0.0, 255.0) - 128
         number = wide / step + zero
-        whole = tf.sign(number) * tf.floor(
-            tf.abs(number) + 0.5 + 1e-3
-        )  # sums of floats are not exact
+        # Sums of floats are not exact: what is nearly a half is one.
+        whole = tf.sign(number) * tf.floor(tf.abs(number) + 0.5 + 1e-3)
         result = wide + tf.stop_gradient((whole - zero) * step - wide)
         return tf.cast(tf.where(tf.equal(low, high), wide, result), x.dtype)
 

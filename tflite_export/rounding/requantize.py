@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export import flatbuffer
 from tflite_export.damage import operator_name
 
 _ALMOST_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -39,7 +40,8 @@ def requantized(model: Any) -> Any:
             if graph.tensors[given].type == graph.tensors[made].type == schema.TensorType.FLOAT32:
                 floats[made] = given
                 continue
-            code = _code(model) if code is None else code
+            if code is None:  # version 2 goes from integers to integers
+                code = flatbuffer.added_code(model, schema.BuiltinOperator.QUANTIZE, 2)
             operator.opcodeIndex = code
             operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
             operator.builtinOptions = schema.QuantizeOptionsT()
@@ -55,12 +57,3 @@ def _without(graph: Any, floats: dict[int, int]) -> None:
     for operator in graph.operators:
         operator.inputs = [floats.get(int(i), int(i)) for i in operator.inputs]
     graph.outputs = [floats.get(int(i), int(i)) for i in graph.outputs]
-
-
-def _code(model: Any) -> int:
-    """The number of QUANTIZE of a version that goes from integers to integers."""
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-    code.version = 2
-    model.operatorCodes = [*model.operatorCodes, code]
-    return len(model.operatorCodes) - 1

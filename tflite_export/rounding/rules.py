@@ -69,7 +69,7 @@ class Rule:
 
 FLOAT = Rule(inside="float")
 # An average pool over a whole picture, which a file computes as a mean, in steps of its own.
-WHOLE_MEAN = Rule(averages=True)
+WHOLE_MEAN = Rule()
 
 # The layers they hold are run in a loop, or by the step: what lies inside cannot be rounded from outside.
 OPAQUE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
